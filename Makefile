@@ -1,0 +1,47 @@
+# One front door. Every target starts from a fresh clone; `make` alone prints this list.
+PRESET ?= release
+JOBS ?= $(shell nproc)
+BUILD := build/$(PRESET)
+BIN := $(BUILD)/bin
+TESTS ?=
+
+SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test bench doctor format check clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: ## system packages and pinned wheels (nothing to do: under a second)
+	@scripts/bootstrap $(if $(SETUP_ONLY),--only $(SETUP_ONLY))
+
+build: setup ## configure and build (PRESET=release|dev|asan|core)
+	@cmake --preset $(PRESET) > /dev/null
+	@cmake --build --preset $(PRESET) -j $(JOBS)
+
+run: build ## the demo: from generated images to a deployed network and a report in runs/demo
+	@$(BIN)/chanas run --run-dir runs/demo
+
+test: setup ## build and run all tests (TESTS=regex selects)
+	@scripts/bootstrap --only test
+	@cmake --preset $(PRESET) > /dev/null
+	@cmake --build --preset $(PRESET) -j $(JOBS)
+	@python3 scripts/check_layers.py
+	@ctest --preset $(PRESET) --output-on-failure $(if $(TESTS),-R $(TESTS))
+
+bench: build ## benchmarks: median and spread of the zoo, search speed
+	@$(BIN)/chanas bench mobilenet_v3_large
+
+doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
+	@$(BIN)/chanas doctor
+
+format: ## format the sources
+	@git ls-files '*.h' '*.cpp' '*.c' | xargs clang-format -i
+
+check: ## module order and formatting
+	@python3 scripts/check_layers.py
+	@git ls-files '*.h' '*.cpp' '*.c' | xargs clang-format --dry-run -Werror
+
+clean: ## remove build outputs (not the cache of dependencies)
+	@rm -rf build

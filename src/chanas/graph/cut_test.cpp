@@ -1,0 +1,171 @@
+// Differential: every cut of every element, run group by group, gives the whole graph's values.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "chanas/graph/interpreter.h"
+#include "chanas/graph/passes.h"
+#include "chanas/graph/testing_networks.h"
+#include "chanas/graph/workload.h"
+
+namespace chanas {
+namespace {
+
+using ::testing::ElementsAre;
+using Values = std::vector<float>;
+
+// Runs a cut on values of the whole graph, seeing only what earlier groups and elements made.
+Values run_cut(const Cut& cut, const Parameters& parameters, std::map<int, Values> known) {
+  for (const Group& group : cut.groups) {
+    std::vector<Values> inputs;
+    for (int input : group.inputs) inputs.push_back(known.at(input));
+    known[group.output] =
+        interpret(group.workload.graph, group_parameters(group, parameters), inputs).back();
+  }
+  return known.at(cut.groups.back().output);
+}
+
+// `first` is the value that the element reads.
+void expect_cuts_agree(const Element& element, const std::vector<Values>& values,
+                       const Parameters& parameters, int first) {
+  const int output = element.cuts[0].groups.back().output;
+  for (const Cut& cut : element.cuts) {
+    // The same values are bound to happen: an op is the same arithmetic in and out of a group.
+    EXPECT_EQ(run_cut(cut, parameters, {{first, values[first]}}), values[output])
+        << element.key << " cut " << cut.name;
+    std::vector<int> covered, expected;
+    for (const Group& group : cut.groups)
+      covered.insert(covered.end(), group.ops.begin(), group.ops.end());
+    expected.resize(output - first);
+    std::iota(expected.begin(), expected.end(), first + 1);
+    EXPECT_EQ(covered, expected) << element.key << " cut " << cut.name;
+  }
+}
+
+TEST(Cuts, GiveTheValuesOfRandomNetworks) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    Rng rng(seed, "cuts");
+    const Network network = random_network(rng);
+    const CutNetwork cut = cut_network(network);
+    ASSERT_EQ(cut.graph, fused_graph(network));
+    ASSERT_EQ(cut.elements.size(), network.units.size() + 2);
+    const Parameters parameters = random_parameters(cut.graph, seed);
+    const std::vector<Values> values =
+        interpret(cut.graph, parameters, {random_values(cut.graph.ops[0].shape, rng)}, true);
+    int first = 0;
+    for (const Element& element : cut.elements) {
+      expect_cuts_agree(element, values, parameters, first);
+      first = element.cuts[0].groups.back().output;
+    }
+    EXPECT_EQ(first + 1, static_cast<int>(cut.graph.ops.size()));
+  }
+}
+
+TEST(Cuts, GiveTheValuesOfRandomUnits) {
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    Rng rng(seed, "units");
+    const Unit unit = random_unit(rng, static_cast<int>(rng.uniform_int(3, 12)), 8);
+    const Graph graph = fused_graph(unit);
+    const Parameters parameters = random_parameters(graph, seed);
+    const std::vector<Values> values =
+        interpret(graph, parameters, {random_values(graph.ops[0].shape, rng)}, true);
+    expect_cuts_agree(unit_element(unit), values, parameters, 0);
+  }
+}
+
+std::vector<std::string> kinds(const Cut& cut) {
+  std::vector<std::string> result;
+  for (const Group& group : cut.groups) result.push_back(group.workload.kind());
+  return result;
+}
+
+std::vector<std::string> cut_names(const Element& element) {
+  std::vector<std::string> result;
+  for (const Cut& cut : element.cuts) result.push_back(cut.name);
+  return result;
+}
+
+constexpr Unit kPlain = {.h_in = 14, .c_in = 24, .c_mid = 72, .c_out = 24, .residual = true};
+
+TEST(Cuts, OfAPlainUnit) {
+  const Element element = unit_element(kPlain);
+  EXPECT_EQ(element.key, unit_key(kPlain));
+  EXPECT_THAT(cut_names(element),
+              ElementsAre("unfused", "depthwise+project", "expand+depthwise", "all"));
+  EXPECT_THAT(kinds(element.cuts[0]), ElementsAre("conv1x1", "depthwise", "conv1x1"));
+  EXPECT_THAT(kinds(element.cuts[1]), ElementsAre("conv1x1", "depthwise+conv1x1"));
+  EXPECT_THAT(kinds(element.cuts[2]), ElementsAre("conv1x1+depthwise", "conv1x1"));
+  EXPECT_THAT(kinds(element.cuts[3]), ElementsAre("conv1x1+depthwise+conv1x1"));
+  // The unit's input feeds the expansion and the residual, yet is one input.
+  EXPECT_THAT(element.cuts[3].groups[0].inputs, ElementsAre(0));
+  EXPECT_THAT(element.cuts[3].groups[0].names,
+              ElementsAre("input", "unit.expand.conv", "unit.depthwise.conv", "unit.project.conv"));
+  EXPECT_THAT(element.cuts[0].groups[2].inputs, ElementsAre(2, 0));
+}
+
+TEST(Cuts, OfAUnitWithSe) {
+  Unit unit = kPlain;
+  unit.se_channels = 24;
+  const Element element = unit_element(unit);
+  EXPECT_THAT(cut_names(element), ElementsAre("unfused", "expand+depthwise"));
+  EXPECT_THAT(kinds(element.cuts[0]),
+              ElementsAre("conv1x1", "depthwise", "pool+conv1x1+conv1x1", "scale+conv1x1"));
+  EXPECT_THAT(kinds(element.cuts[1]),
+              ElementsAre("conv1x1+depthwise", "pool+conv1x1+conv1x1", "scale+conv1x1"));
+}
+
+TEST(Cuts, OfUnitsWithoutExpansion) {
+  Unit unit = {.h_in = 14, .c_in = 16, .c_mid = 16, .c_out = 16, .expand = false, .residual = true};
+  EXPECT_THAT(cut_names(unit_element(unit)), ElementsAre("unfused", "depthwise+project"));
+  unit.se_channels = 8;
+  EXPECT_THAT(cut_names(unit_element(unit)), ElementsAre("unfused"));
+}
+
+TEST(Cuts, OfStemAndHead) {
+  Network network;
+  network.resolution = 32;
+  network.units = {{.h_in = 16, .c_in = 16, .c_mid = 48, .c_out = 24, .stride = 2}};
+  network.head = {.conv_channels = 96, .mix_channels = 128, .classes = 10};
+  const Element stem = stem_element(network);
+  EXPECT_EQ(stem.key, "stem h32 c3 o16 k3 s2 hswish");
+  EXPECT_THAT(cut_names(stem), ElementsAre("unfused"));
+  EXPECT_THAT(kinds(stem.cuts[0]), ElementsAre("conv3x3"));
+
+  Element head = head_element(network);
+  EXPECT_EQ(head.key, "head h8 c24 m96 hswish x128 hswish b0 n10");
+  EXPECT_THAT(cut_names(head), ElementsAre("unfused", "conv+pool"));
+  EXPECT_THAT(kinds(head.cuts[0]), ElementsAre("conv1x1", "pool", "conv1x1", "conv1x1"));
+  EXPECT_THAT(kinds(head.cuts[1]), ElementsAre("conv1x1+pool", "conv1x1", "conv1x1"));
+
+  network.head = {.conv_channels = 0, .mix_channels = 0, .classes = 10};
+  head = head_element(network);
+  EXPECT_EQ(head.key, "head h8 c24 m0 x0 b0 n10");
+  EXPECT_THAT(cut_names(head), ElementsAre("unfused"));
+  EXPECT_THAT(kinds(head.cuts[0]), ElementsAre("pool", "conv1x1"));
+}
+
+// The row of a unit in the latency table serves every network that holds the unit.
+TEST(Cuts, OfAUnitAloneAreThoseInsideANetwork) {
+  Rng rng(17);
+  for (int i = 0; i < 20; ++i) {
+    const Network network = random_network(rng);
+    const std::vector<Element> whole = elements(network);
+    for (size_t u = 0; u < network.units.size(); ++u) {
+      const Element alone = unit_element(network.units[u]);
+      const Element& inside = whole[u + 1];
+      EXPECT_EQ(inside.key, alone.key);
+      EXPECT_EQ(cut_names(inside), cut_names(alone));
+      for (size_t c = 0; c < alone.cuts.size(); ++c)
+        for (size_t g = 0; g < alone.cuts[c].groups.size(); ++g)
+          EXPECT_EQ(inside.cuts[c].groups[g].workload.graph,
+                    alone.cuts[c].groups[g].workload.graph);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chanas
