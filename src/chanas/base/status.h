@@ -30,7 +30,7 @@ using absl::StatusOr;
 int exit_code(const Status& status);
 
 // The text of a status. The type of Status::message() depends on how Abseil was built; where it is
-// not std::string_view, neither fmt nor our functions take it.
+// not std::string_view, our functions do not take it.
 inline std::string_view message(const Status& status) {
   return {status.message().data(), status.message().size()};
 }
@@ -78,13 +78,15 @@ class CheckFailure {
   if (!result.ok()) return result.status();                     \
   declaration = *std::move(result)
 
-// Older abseil has a string_view of its own; status.message() should format like any text.
+// Older Abseil has a string_view of its own; status.message() should format like any text. Without
+// widths and the like: fmt/core.h alone cannot do them.
 #if !defined(ABSL_USES_STD_STRING_VIEW)
 template <>
-struct fmt::formatter<absl::string_view> : fmt::formatter<std::string_view> {
+struct fmt::formatter<absl::string_view> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
   template <typename Context>
   auto format(absl::string_view text, Context& context) const {
-    return fmt::formatter<std::string_view>::format({text.data(), text.size()}, context);
+    return fmt::format_to(context.out(), "{}", std::string_view(text.data(), text.size()));
   }
 };
 #endif

@@ -36,6 +36,12 @@ TEST(Annotate, KeepsCodeAndPayload) {
   EXPECT_TRUE(annotate(absl::OkStatus(), "weights").ok());
 }
 
+TEST(Message, FormatsEitherWay) {
+  const Status status = absl::NotFoundError("no such file");
+  EXPECT_EQ(fmt::format("<{}>", status.message()), "<no such file>");
+  EXPECT_EQ(fmt::format("<{}>", message(status)), "<no such file>");
+}
+
 Status fail_if(bool fail) { return fail ? absl::AbortedError("failed") : absl::OkStatus(); }
 
 StatusOr<std::unique_ptr<int>> make(bool fail) {

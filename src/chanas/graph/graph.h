@@ -117,8 +117,7 @@ struct Parameters {
 // Names and shapes that a graph needs, in the order of its ops.
 std::vector<std::pair<std::string, std::vector<int64_t>>> parameter_shapes(const Graph& graph);
 // Every needed tensor is there with the right shape and finite values, variances not negative
-// (others may be there too).
-// kInvalidArgument names the parameter.
+// (others may be there too). kInvalidArgument names the parameter.
 Status check_parameters(const Graph& graph, const Parameters& parameters);
 // He-scaled normal weights, BN near identity; a tensor is a function of the seed, its name and its
 // shape only.

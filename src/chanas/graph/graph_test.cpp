@@ -141,6 +141,7 @@ TEST(Verify, RefusesEveryInconsistencyAndNamesTheOp) {
        "at most"},
       {"same name", [](Graph& g) { g.ops[2].name = g.ops[1].name; }, "name is taken"},
       {"no name", [](Graph& g) { g.ops[2].name.clear(); }, "no name"},
+      {"pool with residual", [](Graph& g) { g.ops[3].residual = true; }, "only convolutions"},
       {"pool with bias", [](Graph& g) { g.ops[3].bias = true; }, "only convolutions"},
       {"scale with act", [](Graph& g) { g.ops[6].act = Activation::kRelu; }, "act is set"},
       {"epsilon on conv", [](Graph& g) { g.ops[1].epsilon = 1e-3; }, "epsilon is set"},
@@ -295,6 +296,8 @@ TEST(RandomParameters, DependOnSeedAndNameAlone) {
     EXPECT_EQ(tensor.data, whole.find(name)->data) << name;
     EXPECT_NE(tensor.data, other_seed.find(name)->data) << name;
   }
+  EXPECT_NE(whole.find("unit.expand.bn.weight")->data,
+            whole.find("unit.depthwise.bn.weight")->data);
 }
 
 }  // namespace

@@ -138,6 +138,43 @@ TEST(Passes, DoNotFuseIntoASharedValue) {
   EXPECT_EQ(fused, graph);
 }
 
+// act(conv) + residual is all that an epilogue can do: what comes after it, or twice, stays.
+TEST(Passes, DoNotFuseBeyondTheEpilogue) {
+  const Shape shape = {4, 4, 3};
+  const Op conv{.kind = OpKind::kConv2d, .name = "", .inputs = {}, .shape = shape, .kernel = 3};
+  Op active_conv = conv;
+  active_conv.act = Activation::kRelu;
+  const Op bn{.kind = OpKind::kBatchNorm, .name = "", .inputs = {}, .shape = shape};
+  const Op act{.kind = OpKind::kActivation,
+               .name = "",
+               .inputs = {},
+               .shape = shape,
+               .act = Activation::kHSwish};
+  const Op add{.kind = OpKind::kAdd, .name = "", .inputs = {}, .shape = shape};
+  const struct {
+    std::vector<Op> chain;
+    size_t left;  // ops after the passes, input included
+  } cases[] = {{{conv, bn, act, add}, 2}, {{conv, add, act}, 3},     {{conv, add, bn}, 3},
+               {{conv, add, add}, 3},     {{conv, act, act}, 3},     {{conv, act, bn}, 3},
+               {{conv, bn, bn, act}, 2},  {{conv, act, add, bn}, 3}, {{bn, act, add}, 4},
+               {{active_conv, bn}, 3},    {{active_conv, act}, 3}};
+  for (const auto& [chain, left] : cases) {
+    Graph graph;
+    graph.add({.kind = OpKind::kInput, .name = "op0", .inputs = {}, .shape = shape});
+    for (Op op : chain) {
+      const int previous = static_cast<int>(graph.ops.size()) - 1;
+      op.name = "op" + std::to_string(previous + 1);
+      op.inputs = {previous};
+      if (op.kind == OpKind::kAdd) op.inputs.push_back(0);
+      graph.add(op);
+    }
+    expect_equivalent(graph, {}, 5);
+    Graph fused = graph;
+    ASSERT_TRUE(run_passes(fused, nullptr).ok());
+    EXPECT_EQ(fused.ops.size(), left) << to_text(graph) << "became\n" << to_text(fused);
+  }
+}
+
 TEST(Passes, AddOfAValueToItselfStays) {
   Graph graph;
   const Shape shape = {3, 3, 2};

@@ -134,6 +134,7 @@ TEST(Safetensors, DamageIsDataLossThatNamesIt) {
       {one(tensor("[3]", "[0,12]")), "ends at byte 12 of 8"},
       {one(tensor("[9223372036854775807,2]", "[0,8]")), "64 bits can count"},
       {one(tensor("[18446744073709551615]", "[0,8]")), "64 bits can count"},
+      {one(tensor("[0,18446744073709551615]", "[0,0]")), "64 bits can count"},
       {one(tensor("[4294967296,4294967296]", "[0,8]")), "64 bits can count"},
       {one(tensor("[1]", "[4,8]")), "a hole"},
       {one(tensor("[1]", "[0,4]")), "4 bytes follow the last tensor"},

@@ -20,7 +20,7 @@ struct Workload {
   // What it is made of: "conv1x1", "conv3x3", "depthwise", "depthwise+conv1x1",
   // "conv1x1+depthwise", "conv1x1+depthwise+conv1x1", "pool+conv1x1+conv1x1", "scale+conv1x1", ...
   std::string kind() const;
-  // For people: "conv1x1 14x14 80->240 hswish", "conv1x1+depthwise 56x56 24->72 k5 s2 relu".
+  // For people: "conv1x1 14x14 80->240 hswish", "depthwise 56x56 72 k5 s2 relu".
   std::string describe() const;
 };
 // The workload of `ops`, ascending indices of a verified graph. Every value but the last one's must

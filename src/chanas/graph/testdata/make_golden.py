@@ -5,9 +5,10 @@ Runtime gives. Judges the interpreter, the JSON reader and the safetensors reade
     python3 -m venv /tmp/golden && /tmp/golden/bin/pip install numpy onnx onnxruntime safetensors
     /tmp/golden/bin/python make_golden.py
 
-A case "x" is the graph metadata["x"] (the JSON of graph_from_json) with the tensors "x/<parameter>",
-"x/in0", "x/in1", ... [h, w, c] and "x/out" [h, w, c]. The graphs reach ONNX Runtime through the
-official onnx.helper, not through the writer in onnx.cpp.
+A case "x" is the graph metadata["x"] (the JSON of graph_from_json) with the tensors
+"x/<parameter>", "x/in0", "x/in1", ... [h, w, c] and "x/out" [h, w, c]. The graphs reach ONNX
+Runtime through the official onnx.helper, not through the writer in onnx.cpp. Running it again gives
+equal tensors; the order of the metadata in the file is the safetensors package's own.
 """
 import json
 import pathlib
@@ -44,7 +45,8 @@ def cases():
         yield f"depthwise_k{kernel}_s{stride}", [
             image, conv("d", (h, w, 3), [0], kernel, stride, "depthwise", bias=kernel == 5)]
     for name in ACTIVATIONS:
-        yield name, [op("input", "input", (4, 4, 5)), op("activation", "a", (4, 4, 5), [0], act=name)]
+        yield name, [op("input", "input", (4, 4, 5)),
+                     op("activation", "a", (4, 4, 5), [0], act=name)]
     yield "batch_norm", [image, op("batch_norm", "bn", (5, 6, 3), [0], epsilon=1e-3)]
     yield "pool", [image, op("global_pool", "p", (1, 1, 3), [0])]
     yield "scale", [image, op("input", "gate", (1, 1, 3)), op("scale", "s", (5, 6, 3), [0, 1])]
@@ -60,7 +62,8 @@ def cases():
         conv("depthwise", big, [3], 5, 1, "depthwise"), op("batch_norm", "depthwise.bn", big, [4]),
         op("activation", "depthwise.act", big, [5], act="hswish"),
         op("global_pool", "pool", one, [6]),
-        conv("reduce", squeezed, [7], bias=True), op("activation", "r.act", squeezed, [8], act="relu"),
+        conv("reduce", squeezed, [7], bias=True),
+        op("activation", "r.act", squeezed, [8], act="relu"),
         conv("gate", one, [9], bias=True), op("activation", "g.act", one, [10], act="hsigmoid"),
         op("scale", "scale", big, [6, 11]),
         conv("project", (5, 5, 4), [12]), op("batch_norm", "project.bn", (5, 5, 4), [13]),
@@ -74,7 +77,8 @@ def parameters(ops, rng):
         if o["kind"] in ("conv2d", "depthwise"):
             depth = ops[o["inputs"][0]]["shape"][2] if o["kind"] == "conv2d" else 1
             k = o["kernel"]
-            result[o["name"] + ".weight"] = rng.normal(size=(c, depth, k, k)) / np.sqrt(depth * k * k)
+            weight = rng.normal(size=(c, depth, k, k)) / np.sqrt(depth * k * k)
+            result[o["name"] + ".weight"] = weight
             if o.get("bias"):
                 result[o["name"] + ".bias"] = rng.normal(size=c)
         elif o["kind"] == "batch_norm":
@@ -115,8 +119,8 @@ def run(ops, weights, inputs):
         elif o["kind"] == "activation":
             value = x[0]
         else:
-            value = node({"add": "Add", "scale": "Mul", "global_pool": "GlobalAveragePool"}[o["kind"]],
-                         x)
+            kinds = {"add": "Add", "scale": "Mul", "global_pool": "GlobalAveragePool"}
+            value = node(kinds[o["kind"]], x)
         if "act" in o:
             kind, attributes = ACTIVATIONS[o["act"]]
             value = node(kind, [value] + ["clip0", "clip6"] * (kind == "Clip"), **attributes)
