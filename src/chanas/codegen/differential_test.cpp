@@ -1,0 +1,60 @@
+// Every workload kind x random schedules against the reference interpreter, assertions on.
+// CHANAS_FUZZ_SCHEDULES=N runs N schedules instead of the short list, CHANAS_FUZZ_SEED=S others.
+
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+
+#include "chanas/codegen/kernel_check.h"
+#include "chanas/runtime/runtime.h"
+
+namespace chanas {
+namespace {
+
+int environment_number(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text != nullptr ? std::atoi(text) : otherwise;
+}
+
+Target host() {
+  auto target = local_target();
+  CHANAS_CHECK(target.ok()) << target.status().message();
+  return *target;
+}
+
+TEST(Differential, RandomSchedulesMatchTheInterpreter) {
+  const int count = environment_number("CHANAS_FUZZ_SCHEDULES", 200);
+  const int seed = environment_number("CHANAS_FUZZ_SEED", 1);
+  const Target target = host();
+  chanas_runtime* runtime = chanas_runtime_create(2);
+  ASSERT_NE(runtime, nullptr);
+  std::map<std::string, int> failures;
+  double compile_s = 0, worst = 0;
+  constexpr int kPerWorkload = 3;
+  for (int i = 0; i < count; ++i) {
+    const int index = i / kPerWorkload;
+    const KernelCase test_case(example_workload(seed, index), index);
+    const int threads = 1 + index / 14 % 2;
+    const ScheduleSpace space = schedule_space(test_case.workload(), target, threads);
+    Rng rng(seed, "schedule", i);
+    const Schedule schedule =
+        i % kPerWorkload == 0 ? default_schedule(space) : random_schedule(space, rng);
+    const KernelCheck check =
+        test_case.check(space, schedule, {.assertions = true}, threads > 1 ? runtime : nullptr);
+    compile_s += check.compile_s;
+    worst = std::max(worst, check.relative_error);
+    if (check.failure.empty()) continue;
+    ++failures[check.failure.substr(0, check.failure.find(':'))];
+    ADD_FAILURE() << i << " " << space.workload.describe() << ", " << threads << " threads\n  "
+                  << to_text(space, schedule) << "\n  " << check.failure;
+  }
+  fmt::print("{} schedules, {:.3f} s a compile, largest relative error {:.1e}\n", count,
+             compile_s / count, worst);
+  for (const auto& [kind, number] : failures) fmt::print("  {}: {}\n", kind, number);
+  chanas_runtime_destroy(runtime);
+}
+
+}  // namespace
+}  // namespace chanas

@@ -1,0 +1,78 @@
+#include "chanas/codegen/lowering.h"
+
+namespace chanas {
+
+using Halide::Expr;
+using Halide::Func;
+using Halide::RDom;
+using Halide::Var;
+
+Body Lowering::convolution(int index) {
+  const Op& conv = op(index);
+  const OpTile& tile = tiles_[index];
+  const PackedOp& packed = *packed_[index];
+  const int data = conv.inputs[0];
+  const int depth = op(data).shape.c, k = conv.kernel, pad = k / 2, s = conv.stride;
+  const int block = tile.block(), vectors = tile.channel_vectors;
+  const bool copied = roles_[index].window_on_input;
+  if (copied) copy_rows(index);
+  const bool weights_scaled = tiles_[data].folded && tiles_[data].scale == 2;
+  if (weights_scaled) scale_weights(index);
+
+  // A copied input is read as rows of floats, where a window row is contiguous: reduction over
+  // (window row's floats, window rows). Anything else: (channels, window columns, window rows).
+  const int row = copied ? depth * k : depth;
+  const RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1)
+                                      : RDom(0, depth, 0, k, 0, k);
+  Expr column = 0, window_row = r.y;
+  if (!copied && k > 1) column = r.y, window_row = r.z;
+
+  Var v("v"), x("x"), y("y"), c("c");
+  Func sums(name(index, "_sums"));
+  sums(v, x, y, c) = bias(index, {v, x, y, c});
+  Expr in;
+  if (copied)
+    in = copies_[index](depth * s * x + r.x, s * y + window_row);
+  else
+    in = channel(data, r.x, s * x + column - pad, s * y + window_row - pad);
+  const Expr step = r.x + depth * (copied ? Expr(k * window_row) : column + k * window_row);
+  const Expr lane = v + tile.vector * (c % vectors);
+  const int steps = depth * k * k;
+  const Expr weight = weights_scaled
+                          ? scaled_weights_[index](lane, step, c / vectors)
+                          : weights_(static_cast<int>(packed.weight_offset) + lane +
+                                     block * (step + steps * (c / vectors)));
+  sums(v, x, y, c) += in * weight;
+
+  auto place = [=, this](const Halide::LoopLevel& level) {
+    Func f = sums;
+    f.compute_at(level).store_in(Halide::MemoryType::Stack);
+    f.bound_extent(v, tile.vector).bound_extent(x, tile.pixels).bound_extent(c, vectors);
+    f.reorder(v, c, x, y).vectorize(v).unroll(c).unroll(x);
+    std::vector<Halide::VarOrRVar> order = {v, c, x};
+    for (int d = 0; d < r.dimensions(); ++d) order.push_back(r[d]);
+    order.push_back(y);
+    auto update = f.update();
+    update.reorder(order).vectorize(v).unroll(c).unroll(x);
+    if (tile.unroll > 1) update.unroll(r.x, tile.unroll, Halide::TailStrategy::GuardWithIf);
+  };
+  return {[sums](const Place& p) { return sums(p.v, p.x, p.y, p.c); }, place};
+}
+
+void Lowering::scale_weights(int index) {
+  const PackedOp& packed = *packed_[index];
+  const OpTile& tile = tiles_[index];
+  const int steps = op(op(index).inputs[0]).shape.c;  // only 1x1 windows
+  const int gate = op(op(index).inputs[0]).inputs[1];
+  Var lane("lane"), step("step"), panel("panel"), outer("outer");
+  Func scaled(name(index, "_weights"));
+  scaled(lane, step, panel) = weights_(static_cast<int>(packed.weight_offset) + lane +
+                                       tile.block() * (step + steps * panel)) *
+                              channel(gate, step, 0, 0);
+  scaled.bound(lane, 0, tile.block()).bound(step, 0, steps).bound(panel, 0, packed.lanes / tile.block());
+  scaled.compute_root().vectorize(lane, tile.vector).unroll(lane);
+  if (space_.threads > 1 && tile.parallel > 0) scaled.parallel(panel);
+  scaled_weights_[index] = scaled;
+}
+
+}  // namespace chanas

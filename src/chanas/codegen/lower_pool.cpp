@@ -1,0 +1,45 @@
+#include "chanas/codegen/lowering.h"
+
+namespace chanas {
+
+using Halide::Func;
+using Halide::RDom;
+using Halide::Var;
+
+Body Lowering::pool(int index) {
+  const OpTile& tile = tiles_[index];
+  const int data = op(index).inputs[0];
+  const Shape in = external(data) ? op(data).shape : roles_[data].view;
+  if (in.h * in.w == 1) return {[=, this](const Place& p) { return lanes(index, data, p); }};
+  Var v("v"), x("x"), y("y"), c("c");
+  Func sums(name(index, "_sums"));
+  sums(v, x, y, c) = 0.0f;
+  RDom r(0, in.w, 0, in.h);
+  sums(v, x, y, c) += lanes(index, data, {v, r.x, r.y, c});
+  auto place = [=](const Halide::LoopLevel& level) {
+    Func f = sums;
+    f.compute_at(level).store_in(Halide::MemoryType::Stack);
+    f.bound_extent(v, tile.vector).bound_extent(x, 1).bound_extent(c, tile.channel_vectors);
+    f.reorder(v, c, x, y).vectorize(v).unroll(c);
+    f.update().reorder(v, c, r.x, r.y, x, y).vectorize(v).unroll(c);
+  };
+  const float factor = 1.0f / static_cast<float>(in.h * in.w);
+  return {[=](const Place& p) { return sums(p.v, p.x, p.y, p.c) * factor; }, place};
+}
+
+Body Lowering::pointwise(int index) {
+  const Op& self = op(index);
+  return {[this, index, self](const Place& p) {
+    const Halide::Expr value = lanes(index, self.inputs[0], p);
+    switch (self.kind) {
+      case OpKind::kAdd:
+        return value + lanes(index, self.inputs[1], p);
+      case OpKind::kScale:
+        return value * lanes(index, self.inputs[1], p);
+      default:
+        return activate(self.act, value);
+    }
+  }};
+}
+
+}  // namespace chanas

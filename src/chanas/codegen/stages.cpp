@@ -1,0 +1,194 @@
+// The loops in which each op writes its value, and where its producer runs.
+
+#include <algorithm>
+
+#include "chanas/codegen/lowering.h"
+
+namespace chanas {
+
+using Halide::Expr;
+using Halide::Func;
+using Halide::LoopLevel;
+using Halide::RDom;
+using Halide::RVar;
+using Halide::TailStrategy;
+using Halide::Var;
+
+namespace {
+
+// Start of part `part` of a loop cut by `factor`; the last part is shifted inwards.
+Expr part_start(const Expr& part, int factor, int extent) {
+  if (extent % factor == 0) return part * factor;
+  return min(part * factor, extent - factor);
+}
+
+// One explicit loop of the output stage.
+struct Loop {
+  Expr* index;  // receives the loop's variable
+  int extent;
+};
+
+}  // namespace
+
+void Lowering::inner_stage(int index, const Body& body) {
+  const OpTile& tile = tiles_[index];
+  const Shape& view = roles_[index].view;
+  Func f = bordered(name(index), tile.vector, view, tile.pad, tile.padded_h, tile.padded_w);
+  values_[index] = f;
+
+  Var v("v"), x("x"), y("y"), c("c");
+  RDom t(0, tile.pixels, 0, ceil_div(view.w, tile.pixels));
+  Expr row = y;
+  if (tile.padded_h > view.h || in_strips(index)) {
+    t.where(inside_rows(y, view.h));
+    row = clamp(y, 0, view.h - 1);
+  }
+  const Place place = {v, part_start(t.y, tile.pixels, view.w) + t.x, row, c};
+  f(v, place.x, y, c) = epilogue(index, body.value(place), place);
+
+  Var cs("cs"), cr("cr"), ct("ct"), ci("ci"), fused("fused");
+  auto stage = f.update(f.num_update_definitions() - 1);
+  stage.allow_race_conditions();
+  const bool sliced = tile.slice < tile.vectors;
+  if (sliced) stage.split(c, cs, cr, tile.slice, TailStrategy::GuardWithIf);
+  stage.split(sliced ? cr : c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
+  std::vector<Halide::VarOrRVar> loops = {v, ci, t.x};
+  if (tile.order == 0)
+    loops.insert(loops.end(), {t.y, y, ct});
+  else
+    loops.insert(loops.end(), {ct, t.y, y});
+  if (sliced) loops.push_back(cs);
+  stage.reorder(loops).vectorize(v).unroll(ci).unroll(t.x);
+  if (body.place) body.place(tile.order == 0 ? LoopLevel(f, t.y) : LoopLevel(f, ct));
+  place_producer(index, sliced ? std::optional(LoopLevel(f, cs)) : std::nullopt);
+
+  const int user = space_.workload.graph.users(index)[0];
+  const bool inside_user = roles_[user].producer == index && tiles_[user].inside;
+  if (space_.threads == 1 || tile.parallel == 0 || inside_user) return;
+  if (sliced)
+    stage.parallel(cs);
+  else if (tile.order == 1)
+    stage.parallel(y);
+  else if (tile.parallel == 2)
+    stage.fuse(y, ct, fused).parallel(fused);
+  else
+    stage.parallel(ct);
+}
+
+void Lowering::output_stage(int index, const Body& body) {
+  const Op& self = op(index);
+  const OpTile& tile = tiles_[index];
+  const Shape& view = roles_[index].view;
+
+  // Outermost first. Slices and strips are the loops in which the producer is computed.
+  Expr slice = 0, strip = 0, block = 0, row = 0, tile_x = 0;
+  const Loop slices = {&slice, tile.vectors / tile.slice}, strips = {&strip, ceil_div(view.h, tile.strip)};
+  const Loop blocks = {&block, tile.slice / tile.channel_vectors}, rows = {&row, tile.strip};
+  const Loop tiles = {&tile_x, ceil_div(view.w, tile.pixels)};
+  std::vector<Loop> all;
+  if (self.kind == OpKind::kDepthwise)
+    all = tile.order == 0 ? std::vector{slices, strips, blocks, rows, tiles}
+                          : std::vector{strips, slices, rows, blocks, tiles};
+  else
+    all = tile.order == 0 ? std::vector{slices, strips, blocks, rows, tiles}
+                          : std::vector{slices, strips, rows, tiles, blocks};
+  std::vector<Loop> loops;
+  int around_producer = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].extent == 1) continue;
+    loops.push_back(all[i]);
+    if (i < 2) ++around_producer;
+  }
+
+  const bool parallel = space_.threads > 1 && tile.parallel > 0 && !loops.empty();
+  const bool fuse = parallel && tile.parallel == 2 && loops.size() > 1 && around_producer != 1;
+  std::vector<Halide::Range> ranges = {{0, tile.vector}, {0, tile.channel_vectors}, {0, tile.pixels}};
+  for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].extent);
+  if (loops.empty()) ranges.emplace_back(0, 1);
+  const RDom r(ranges);
+  const int outermost = r.dimensions() - 1;
+  for (size_t i = 0; i < loops.size(); ++i) *loops[i].index = r[outermost - static_cast<int>(i)];
+
+  const Place place = {r[0], part_start(tile_x, tile.pixels, view.w) + r[2],
+                       part_start(strip, tile.strip, view.h) + row,
+                       slice * tile.slice + block * tile.channel_vectors + r[1]};
+  Var i("i");
+  output_ = Func("output");
+  output_(i) = Halide::undef<float>();
+  output_(first_channel(index, place.c) + place.v + view.c * (place.x + view.w * place.y)) =
+      epilogue(index, body.value(place), place);
+  output_.output_buffer().dim(0).set_bounds(0, static_cast<int>(self.shape.elements()));
+  output_.output_buffer().set_host_alignment(64);
+
+  auto stage = output_.update();
+  stage.allow_race_conditions().vectorize(r[0]).unroll(r[1]);
+  if (body.place) stage.unroll(r[2]);
+  RVar fused("fused");
+  if (fuse) stage.fuse(r[outermost - 1], r[outermost], fused);
+  // The loops by number from outside; the two outermost may be one.
+  const auto loop = [&](int number) {
+    return LoopLevel(output_, fuse && number < 2 ? fused : r[outermost - number]);
+  };
+  if (parallel) stage.parallel(fuse ? fused : r[outermost]);
+  if (body.place) body.place(loop(outermost - 3));
+  // One slice and one strip that are the whole: the producer comes first.
+  place_producer(index, around_producer > 0 ? std::optional(loop(around_producer - 1)) : std::nullopt);
+}
+
+bool Lowering::in_strips(int index) const {
+  const OpTile& tile = tiles_[index];
+  if (roles_[index].final) return tile.strip < roles_[index].view.h;
+  const int user = space_.workload.graph.users(index)[0];
+  return roles_[user].producer == index && tiles_[user].inside && in_strips(user);
+}
+
+int Lowering::rows_at_once(int index) const {
+  const int rows = roles_[index].view.h;
+  if (!in_strips(index)) return rows;
+  if (roles_[index].final) return tiles_[index].strip;
+  const int user = space_.workload.graph.users(index)[0];
+  return window_extent(rows_at_once(user), op(user));
+}
+
+void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) {
+  const OpTile& tile = tiles_[index];
+  const Op& self = op(index);
+  const int producer = roles_[index].producer;
+  for (int input : self.inputs)
+    if (values_[input].defined() && !(input == producer && tile.inside)) place_first(input);
+  const bool copied = copies_[index].defined();
+  if (!copied && !(producer >= 0 && tile.inside)) return;
+
+  Func f = copied ? copies_[index] : values_[producer];
+  Var x("x"), y("y"), c("c");
+  const bool flat_rows = copied && self.kind == OpKind::kConv2d;
+  const bool lanes_shared = self.kind != OpKind::kConv2d;
+  if (tile.inside) {
+    f.compute_at(*level);
+    if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice : tiles_[producer].vectors);
+    if (in_strips(index))
+      f.bound_extent(y, window_extent(rows_at_once(index), self));
+    else if (copied)
+      f.bound_extent(y, window_extent(roles_[index].view.h, self));
+    else
+      f.bound(y, -tiles_[producer].pad, tiles_[producer].padded_h);
+    return;
+  }
+  f.compute_root();
+  const int rows = window_extent(roles_[index].view.h, self);
+  if (!flat_rows) {
+    f.bound(c, 0, tile.vectors).bound(y, -(self.kernel / 2), rows);
+    return;
+  }
+  f.bound(y, 0, rows);
+  if (space_.threads > 1 && tile.parallel > 0)
+    for (int i = 0; i < f.num_update_definitions(); ++i) f.update(i).parallel(y);
+}
+
+void Lowering::place_first(int index) {
+  Var y("y"), c("c");
+  const OpTile& tile = tiles_[index];
+  values_[index].compute_root().bound(c, 0, tile.vectors).bound(y, -tile.pad, tile.padded_h);
+}
+
+}  // namespace chanas

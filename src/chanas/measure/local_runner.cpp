@@ -1,0 +1,294 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/file.h"
+#include "chanas/measure/kernel_child.h"
+#include "chanas/measure/measure.h"
+#include "chanas/measure/protocol.h"
+
+namespace chanas {
+namespace {
+
+// A candidate that ends its process may have been the victim of an earlier one; it gets a second
+// process of its own.
+constexpr int kLives = 2;
+
+constexpr double kSecondsPerStage = 20;
+
+// What became of a candidate when there was no reply.
+TrialError error_of(const Status& status) {
+  if (status.code() == absl::StatusCode::kDeadlineExceeded) return TrialError::kTimeout;
+  if (status.code() == absl::StatusCode::kResourceExhausted) return TrialError::kMemory;
+  return TrialError::kCrash;
+}
+
+MeasureResult failure(TrialError error, std::string_view text) {
+  MeasureResult result;
+  result.error = error;
+  result.message = text;
+  return result;
+}
+
+// The "result" of a reply, or what the child says instead.
+StatusOr<MeasureResult> result_of(const Json& reply) {
+  if (std::string text = reply.value("message", ""); !text.empty()) return absl::AbortedError(text);
+  return measure_result_from_json(reply.value("result", Json()));
+}
+
+// Several children, and the folder of their logs.
+class Children {
+ public:
+  Children(const std::string& program, const Target& target, const LocalRunnerOptions& options)
+      : logs_("chanas-kernel") {
+    int count = options.children > 0 ? options.children : target.cores;
+    for (int i = 0; i < count; ++i) {
+      children_.emplace_back(program, target, join_path(logs_.path(), fmt::format("{}.log", i)),
+                             options.environment);
+    }
+  }
+  size_t size() const { return children_.size(); }
+  KernelChild& operator[](size_t i) { return children_[i]; }
+
+  // work(job, child) for every job in [0, jobs), on all children at once; the first error in the
+  // order of the jobs ends it (jobs already begun are finished).
+  Status for_each(size_t jobs, const std::function<Status(size_t, size_t)>& work) {
+    std::atomic<size_t> next{0};
+    std::vector<Status> statuses(jobs);
+    std::atomic<bool> failed{false};
+    auto serve = [&](size_t child) {
+      for (size_t job; !failed && (job = next++) < jobs;) {
+        statuses[job] = work(job, child);
+        if (!statuses[job].ok()) failed = true;
+      }
+    };
+    std::vector<std::thread> threads;
+    for (size_t i = 1; i < std::min(jobs, size()); ++i) threads.emplace_back(serve, i);
+    serve(0);
+    for (std::thread& thread : threads) thread.join();
+    for (const Status& status : statuses) CHANAS_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
+
+ private:
+  TemporaryFolder logs_;
+  std::vector<KernelChild> children_;
+};
+
+class LocalRunner : public Runner {
+ public:
+  LocalRunner(const std::string& program, Target target, const LocalRunnerOptions& options)
+      : target_(std::move(target)), children_(program, target_, options) {}
+
+  // Finds out at once whether the program works.
+  Status start() { return children_[0].ensure(MeasurePlan{}.memory_limit_bytes); }
+
+  const Target& target() const override { return target_; }
+  int batch_size() const override { return 2 * static_cast<int>(children_.size()); }
+  StatusOr<std::vector<MeasureResult>> measure(std::span<const Candidate> candidates,
+                                               const MeasurePlan& plan) override;
+  StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int samples) override;
+
+ private:
+  // A candidate on its way. Its kernel lies in process `generation` of child `child`.
+  struct Trial {
+    size_t index = 0;
+    int deaths = 0;
+    bool done = false, built = false;
+    size_t child = 0;
+    int generation = 0;
+  };
+  Status build(Trial& trial, const Candidate& candidate, const MeasurePlan& plan, size_t child,
+               MeasureResult& result);
+  Status run(Trial& trial, const MeasurePlan& plan, MeasureResult& result);
+  static Status settle(Trial& trial, const Status& status, MeasureResult& result);
+
+  Target target_;
+  Children children_;
+};
+
+// No reply: an interruption is passed on, the rest is a result, at the latest at the last life.
+Status LocalRunner::settle(Trial& trial, const Status& status, MeasureResult& result) {
+  if (status.code() == absl::StatusCode::kCancelled) return status;
+  trial.built = false;
+  ++trial.deaths;
+  TrialError error = error_of(status);
+  if (error != TrialError::kCrash || trial.deaths >= kLives) {
+    result = failure(error, message(status));
+    trial.done = true;
+  }
+  return absl::OkStatus();
+}
+
+Status LocalRunner::build(Trial& trial, const Candidate& candidate, const MeasurePlan& plan,
+                          size_t child, MeasureResult& result) {
+  CHANAS_RETURN_IF_ERROR(check_cancelled());
+  KernelChild& kernel = children_[child];
+  CHANAS_RETURN_IF_ERROR(kernel.ensure(plan.memory_limit_bytes));
+  StatusOr<Json> reply = kernel.call("build",
+                                     {{"kernel", trial.index},
+                                      {"workload", to_json(candidate.workload)},
+                                      {"schedule", to_json(candidate.schedule)},
+                                      {"threads", plan.threads}},
+                                     plan.compile_timeout_s);
+  if (!reply.ok()) return settle(trial, reply.status(), result);
+  StatusOr<MeasureResult> built = result_of(*reply);
+  if (!built.ok()) return settle(trial, built.status(), result);
+  result = *std::move(built);
+  trial.done = !result.ok();
+  trial.built = result.ok();
+  trial.child = child;
+  trial.generation = kernel.generation();
+  // What a failed allocation leaves behind is not trusted.
+  if (result.error == TrialError::kMemory) kernel.kill();
+  return absl::OkStatus();
+}
+
+Status LocalRunner::run(Trial& trial, const MeasurePlan& plan, MeasureResult& result) {
+  KernelChild& kernel = children_[trial.child];
+  StatusOr<Json> reply = kernel.call("run",
+                                     {{"kernel", trial.index},
+                                      {"samples", plan.samples},
+                                      {"cold_bytes", plan.cold_bytes},
+                                      {"pin", plan.pin}},
+                                     plan.run_timeout_s);
+  if (!reply.ok()) return settle(trial, reply.status(), result);
+  StatusOr<MeasureResult> run = result_of(*reply);
+  if (!run.ok()) return settle(trial, run.status(), result);
+  run->compile_s = result.compile_s;
+  run->relative_error = result.relative_error;
+  result = *std::move(run);
+  trial.done = true;
+  return absl::OkStatus();
+}
+
+StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candidate> candidates,
+                                                          const MeasurePlan& plan) {
+  std::vector<MeasureResult> results(candidates.size());
+  std::vector<Trial> trials;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const auto& [workload, schedule] = candidates[i];
+    Status legal = check_legal(schedule_space(workload, target_, plan.threads), schedule);
+    if (legal.ok()) {
+      trials.push_back({.index = i});
+    } else {
+      results[i] = failure(TrialError::kIllegal, message(legal));
+    }
+  }
+  for (size_t i = 0; i < children_.size(); ++i) children_[i].retire_if_grown();
+  // Each round ends at least one trial or takes one of its lives; what a dying process takes with
+  // it is built again.
+  while (!trials.empty()) {
+    CHANAS_RETURN_IF_ERROR(children_.for_each(trials.size(), [&](size_t i, size_t child) {
+      Trial& trial = trials[i];
+      return build(trial, candidates[trial.index], plan, child, results[trial.index]);
+    }));
+    for (Trial& trial : trials) {
+      CHANAS_RETURN_IF_ERROR(check_cancelled());
+      KernelChild& kernel = children_[trial.child];
+      if (!trial.built || !kernel.running() || kernel.generation() != trial.generation) continue;
+      CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
+    }
+    std::erase_if(trials, [](const Trial& trial) { return trial.done; });
+  }
+  return results;
+}
+
+StatusOr<NetworkMeasurement> LocalRunner::measure_network(const ExecutionPlan& plan, int samples) {
+  KernelChild& kernel = children_[0];
+  CHANAS_RETURN_IF_ERROR(check_cancelled());
+  CHANAS_RETURN_IF_ERROR(kernel.ensure(MeasurePlan{}.memory_limit_bytes));
+  double timeout = 60 + kSecondsPerStage * static_cast<double>(plan.stages.size());
+  CHANAS_ASSIGN_OR_RETURN(
+      Json reply, kernel.call("network", {{"plan", to_json(plan)}, {"samples", samples}}, timeout));
+  if (std::string text = reply.value("message", ""); !text.empty()) {
+    return absl::InvalidArgumentError(fmt::format("network \"{}\": {}", plan.network, text));
+  }
+  return network_measurement_from_json(reply.value("measurement", Json()));
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Runner>> make_local_runner(const LocalRunnerOptions& options) {
+  CHANAS_ASSIGN_OR_RETURN(Target target, local_target());
+  CHANAS_ASSIGN_OR_RETURN(std::string program, find_kernel_program(options));
+  auto runner = std::make_unique<LocalRunner>(program, std::move(target), options);
+  CHANAS_RETURN_IF_ERROR(runner->start());
+  return runner;
+}
+
+StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& plan,
+                                                         const std::string& prefix,
+                                                         const std::string& folder,
+                                                         const LocalRunnerOptions& options) {
+  // The first stage with a (workload, schedule) gives its object to the others.
+  std::map<std::pair<std::string, Schedule>, size_t> first;
+  std::vector<size_t> distinct, source;
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    const Stage& stage = plan.stages[i];
+    auto [it, fresh] = first.try_emplace({stage.workload.fingerprint(), stage.schedule}, i);
+    if (fresh) distinct.push_back(i);
+    source.push_back(it->second);
+  }
+  auto object = [&](size_t i) -> StageObject {
+    return {fmt::format("{}_stage_{}", prefix, i), join_path(folder, fmt::format("stage_{}.o", i))};
+  };
+  CHANAS_RETURN_IF_ERROR(make_folder(folder));
+  CHANAS_ASSIGN_OR_RETURN(std::string program, find_kernel_program(options));
+  LocalRunnerOptions for_cores = options;
+  if (for_cores.children == 0) {
+    CHANAS_ASSIGN_OR_RETURN(Target here, local_target());
+    for_cores.children = here.cores;
+  }
+  Children children(program, plan.target, for_cores);
+  CHANAS_RETURN_IF_ERROR(
+      children.for_each(distinct.size(), [&](size_t job, size_t child) -> Status {
+        const Stage& stage = plan.stages[distinct[job]];
+        auto [symbol, path] = object(distinct[job]);
+        CHANAS_RETURN_IF_ERROR(check_cancelled());
+        CHANAS_RETURN_IF_ERROR(children[child].ensure(MeasurePlan{}.memory_limit_bytes));
+        StatusOr<Json> reply = children[child].call("object",
+                                                    {{"workload", to_json(stage.workload)},
+                                                     {"schedule", to_json(stage.schedule)},
+                                                     {"threads", plan.threads},
+                                                     {"symbol", symbol},
+                                                     {"path", path}},
+                                                    60 + kSecondsPerStage);
+        if (!reply.ok()) return annotate(reply.status(), stage.name);
+        std::string text = reply->value("message", "");
+        if (!text.empty()) return absl::InternalError(fmt::format("{}: {}", stage.name, text));
+        return absl::OkStatus();
+      }));
+  std::vector<StageObject> objects;
+  for (size_t i : source) objects.push_back(object(i));
+  return objects;
+}
+
+StatusOr<std::string> dump_candidate(const Candidate& candidate, const Target& target, int threads,
+                                     const std::string& what, const LocalRunnerOptions& options) {
+  CHANAS_ASSIGN_OR_RETURN(std::string program, find_kernel_program(options));
+  LocalRunnerOptions one = options;
+  one.children = 1;
+  Children children(program, target, one);
+  CHANAS_RETURN_IF_ERROR(children[0].ensure(MeasurePlan{}.memory_limit_bytes));
+  CHANAS_ASSIGN_OR_RETURN(Json reply, children[0].call("dump",
+                                                       {{"workload", to_json(candidate.workload)},
+                                                        {"schedule", to_json(candidate.schedule)},
+                                                        {"threads", threads},
+                                                        {"what", what}},
+                                                       MeasurePlan{}.compile_timeout_s));
+  if (std::string text = reply.value("message", ""); !text.empty()) {
+    return absl::InvalidArgumentError(text);
+  }
+  return reply.value("text", "");
+}
+
+}  // namespace chanas

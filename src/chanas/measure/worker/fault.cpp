@@ -1,0 +1,67 @@
+#include "chanas/measure/worker/fault.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "chanas/graph/workload.h"
+
+namespace chanas {
+namespace {
+
+std::string active;  // kind of the fault of this request; requests are served one by one
+
+std::vector<std::string> split(std::string_view text) {
+  std::vector<std::string> parts;
+  while (true) {
+    size_t colon = text.find(':');
+    parts.emplace_back(text.substr(0, colon));
+    if (colon == text.npos) return parts;
+    text.remove_prefix(colon + 1);
+  }
+}
+
+bool concerns(const std::vector<std::string>& fault, const Json& request) {
+  std::string wanted = fault.size() > 1 ? fault[1] : "build";
+  if (request.value("op", "") != wanted) return false;
+  if (fault.size() < 3) return true;
+  StatusOr<Workload> workload = workload_from_json(request.value("workload", Json()));
+  return workload.ok() && workload->fingerprint() == fault[2];
+}
+
+// Addresses only: without a limit this harms nobody.
+[[noreturn]] void eat_memory() {
+  for (int i = 0; i < 256; ++i) {
+    auto* eaten = new char[size_t{64} << 20];
+    asm volatile("" : : "r"(eaten) : "memory");  // the allocation stays
+  }
+  std::abort();
+}
+
+}  // namespace
+
+void inject_fault(const Json& request) {
+  active.clear();
+  const char* variable = std::getenv("CHANAS_KERNEL_FAULT");
+  if (!variable) return;
+  std::vector<std::string> fault = split(variable);
+  if (!concerns(fault, request)) return;
+  active = fault[0];
+  if (active == "crash") ::raise(SIGSEGV);
+  if (active == "hang") {
+    for (;;) ::pause();
+  }
+  if (active == "memory") eat_memory();
+}
+
+void disturb_output(float* output) {
+  if (active == "wrong") output[0] += 1000;
+}
+
+std::string_view garbage_reply() { return active == "garbage" ? "\x01\x02 garbage" : ""; }
+
+}  // namespace chanas

@@ -1,0 +1,20 @@
+#pragma once
+// Faults on demand, for tests of those who must survive them: the environment variable
+//   CHANAS_KERNEL_FAULT=<kind>[:<request>[:<workload fingerprint>]]
+// makes each such request (default "build") crash, hang, eat memory, answer with garbage, or (kind
+// "wrong", a build) compute a wrong result. Unset in every other use.
+
+#include <string_view>
+
+#include "chanas/base/json.h"
+
+namespace chanas {
+
+// Called before a request is served; may never return.
+void inject_fault(const Json& request);
+// After a checked run; `output` has at least one element.
+void disturb_output(float* output);
+// What to send instead of the reply; empty: the reply.
+std::string_view garbage_reply();
+
+}  // namespace chanas

@@ -1,0 +1,150 @@
+#include "chanas/measure/worker/timing.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+
+#include "chanas/base/stats.h"
+
+namespace chanas {
+namespace {
+
+// Shorter calls are timed in bunches of at least this long: the clock itself takes 0.03 us.
+constexpr double kShortUs = 3;
+// Enough samples are taken when they have taken this long.
+constexpr double kEnoughUs = 100'000;
+constexpr int kFewestSamples = 5;
+// Back-to-back calls.
+constexpr int kWarmCalls = 15;
+constexpr double kWarmUs = 2'000;
+// Middle half of the samples over their median. The clock's own jitter is always forgiven.
+constexpr double kLargestSpread = 0.5;
+constexpr double kJitterUs = 1;
+
+double spread(const std::vector<double>& samples) {
+  double middle_half = percentile(samples, 0.75) - percentile(samples, 0.25);
+  return std::max(0.0, middle_half - kJitterUs) / median(samples);
+}
+
+std::vector<int> usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cores;
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  }
+  return cores;
+}
+
+void set_affinity(pthread_t thread, const std::vector<int>& cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int core : cores) CPU_SET(core, &set);
+  // Where the system refuses, the measurement is only a little noisier.
+  ::pthread_setaffinity_np(thread, sizeof set, &set);
+}
+
+}  // namespace
+
+void ColdMemory::stream(chanas_runtime* runtime, int64_t bytes) {
+  if (bytes <= 0) return;
+  size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t);
+  if (words_.size() < words) words_.assign(words, 1);
+  struct Task {
+    const uint64_t* words;
+    size_t count;
+  } task{words_.data(), words};
+  chanas_par_for(
+      runtime,
+      [](void* context, int, uint8_t*) {
+        auto* t = static_cast<const Task*>(context);
+        uint64_t sum = 0;
+        for (size_t i = 0; i < t->count; i += 64 / sizeof(uint64_t)) sum += t->words[i];
+        asm volatile("" : : "r"(sum));  // the loop stays
+        return 0;
+      },
+      &task, 0, chanas_runtime_threads(runtime), nullptr);
+}
+
+MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples,
+                        int64_t cold_bytes, ColdMemory& cold) {
+  MeasureResult result;
+  const auto& now_us = timed.now_us;
+  int code = 0;
+  auto us_of = [&](int calls) {
+    double start = now_us();
+    for (int i = 0; i < calls && code == 0; ++i) code = timed.call();
+    return (now_us() - start) / calls;
+  };
+  auto sample = [&](int bunch) {
+    chanas_runtime_begin(runtime);
+    cold.stream(runtime, cold_bytes);
+    timed.touch_inputs();
+    double us = us_of(bunch);
+    chanas_runtime_end(runtime);
+    return us;
+  };
+
+  us_of(1);  // page faults, lazy binding
+  std::vector<double> warm;
+  chanas_runtime_begin(runtime);
+  for (double start = now_us(); static_cast<int>(warm.size()) < kWarmCalls &&
+                                (warm.empty() || now_us() - start < kWarmUs);) {
+    warm.push_back(us_of(1));
+  }
+  chanas_runtime_end(runtime);
+  result.warm_us = median(warm);
+
+  // A bunch warms its own weights, so it is for measurements that want them warm.
+  int bunch = cold_bytes == 0 && result.warm_us < kShortUs
+                  ? static_cast<int>(4 * kShortUs / std::max(result.warm_us, 0.05))
+                  : 1;
+  for (int attempt = 0; attempt < 2 && code == 0; ++attempt) {
+    result.samples_us.clear();
+    for (double start = now_us(); static_cast<int>(result.samples_us.size()) < samples;) {
+      result.samples_us.push_back(sample(bunch));
+      if (static_cast<int>(result.samples_us.size()) >= kFewestSamples &&
+          now_us() - start > kEnoughUs) {
+        break;
+      }
+    }
+    if (spread(result.samples_us) <= kLargestSpread) break;
+  }
+  result.latency_us = median(result.samples_us);
+  if (code != 0) {
+    result.error = TrialError::kCrash;
+    result.message = fmt::format("the kernel returned error {} while it was timed", code);
+  } else if (double s = spread(result.samples_us); s > kLargestSpread) {
+    result.error = TrialError::kUnstable;
+    result.message =
+        fmt::format("the middle half of {} samples spreads over {:.0f} % of the median, twice",
+                    result.samples_us.size(), 100 * s);
+  }
+  return result;
+}
+
+Pinned::Pinned(chanas_runtime* runtime) : runtime_(runtime), cores_(usable_cores()) {
+  int threads = chanas_runtime_threads(runtime_);
+  int count = static_cast<int>(cores_.size());
+  if (count < threads) {
+    cores_.clear();
+    return;
+  }
+  // From the end: the system's own work prefers the first core.
+  for (int i = 0; i < threads; ++i) {
+    set_affinity(i == 0 ? ::pthread_self() : chanas_runtime_thread(runtime_, i),
+                 {cores_[static_cast<size_t>(count - 1 - i)]});
+  }
+}
+
+Pinned::~Pinned() {
+  if (cores_.empty()) return;
+  for (int i = 0; i < chanas_runtime_threads(runtime_); ++i) {
+    set_affinity(i == 0 ? ::pthread_self() : chanas_runtime_thread(runtime_, i), cores_);
+  }
+}
+
+}  // namespace chanas

@@ -1,0 +1,47 @@
+#pragma once
+// How a call is timed: single calls on cold weights, and the spread that tells a bad measurement.
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "chanas/measure/measure.h"
+#include "chanas/runtime/runtime.h"
+
+namespace chanas {
+
+// Memory that other memory is pushed out of the caches with.
+class ColdMemory {
+ public:
+  // Reads `bytes` of it on every thread of `runtime`, as the rest of a network would.
+  void stream(chanas_runtime* runtime, int64_t bytes);
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
+struct TimedCall {
+  std::function<int()> call;           // 0, or an error code
+  std::function<void()> touch_inputs;  // reads them
+  std::function<double()> now_us = [] { return static_cast<double>(chanas_now_ns()) * 1e-3; };
+};
+
+// Fills samples_us, latency_us and warm_us; kUnstable when the middle half of the samples spreads
+// too much twice, kCrash when the call fails.
+MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples,
+                        int64_t cold_bytes, ColdMemory& cold);
+
+// Pins the calling thread and the runtime's own threads to one core each, and lets them go again.
+class Pinned {
+ public:
+  explicit Pinned(chanas_runtime* runtime);
+  ~Pinned();
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+
+ private:
+  chanas_runtime* runtime_;
+  std::vector<int> cores_;
+};
+
+}  // namespace chanas

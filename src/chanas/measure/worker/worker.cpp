@@ -1,0 +1,162 @@
+#include "chanas/measure/worker/worker.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "chanas/measure/protocol.h"
+
+namespace chanas {
+namespace {
+
+// Kernels built and not yet run; more means that the parent has given up on the oldest.
+constexpr size_t kWaitingKernels = 256;
+
+int64_t resident_bytes() {
+  long pages = 0, resident = 0;
+  if (std::FILE* file = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
+    std::fclose(file);
+  }
+  return int64_t{resident} * 4096;
+}
+
+StatusOr<int64_t> integer(const Json& request, const char* key, int64_t low, int64_t high) {
+  auto it = request.find(key);
+  if (it != request.end() && it->is_number_integer()) {
+    int64_t value = it->get<int64_t>();
+    if (value >= low && value <= high) return value;
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("request: \"{}\" is not a whole number from {} to {}", key, low, high));
+}
+
+StatusOr<std::string> text(const Json& request, const char* key) {
+  auto it = request.find(key);
+  if (it != request.end() && it->is_string()) return it->get<std::string>();
+  return absl::InvalidArgumentError(fmt::format("request: \"{}\" is not a text", key));
+}
+
+Json result_reply(const MeasureResult& result) { return {{"result", to_json(result)}}; }
+
+}  // namespace
+
+Json Worker::serve(const Json& request) {
+  StatusOr<Json> reply = dispatch(request);
+  Json json = reply.ok() ? *std::move(reply) : Json{{"message", message(reply.status())}};
+  json["rss_bytes"] = resident_bytes();
+  return json;
+}
+
+StatusOr<Json> Worker::dispatch(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(std::string op, text(request, "op"));
+  if (op == "hello") return hello(request);
+  if (op == "build") return build(request);
+  if (op == "run") return run(request);
+  if (op == "network") return network(request);
+  if (op == "object") return object(request);
+  if (op == "dump") return dump(request);
+  return absl::InvalidArgumentError(fmt::format(
+      "request: \"{}\" is not known, expected hello, build, run, network, object or dump", op));
+}
+
+StatusOr<Json> Worker::hello(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(target_, target_from_json(request.value("target", Json())));
+  return Json{
+      {"protocol", kProtocolVersion}, {"schedule", kScheduleVersion}, {"triple", host_triple()}};
+}
+
+StatusOr<Worker::Task> Worker::task(const Json& request) const {
+  CHANAS_ASSIGN_OR_RETURN(int64_t threads,
+                          integer(request, "threads", 1, CHANAS_RUNTIME_MAX_THREADS));
+  CHANAS_ASSIGN_OR_RETURN(Workload workload, workload_from_json(request.value("workload", Json())));
+  Task task;
+  CHANAS_ASSIGN_OR_RETURN(task.schedule, schedule_from_json(request.value("schedule", Json())));
+  task.space = schedule_space(workload, target_, static_cast<int>(threads));
+  CHANAS_RETURN_IF_ERROR(check_legal(task.space, task.schedule));
+  return task;
+}
+
+StatusOr<Json> Worker::build(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(int64_t name, integer(request, "kernel", 0, INT64_MAX));
+  MeasureResult result;
+  try {
+    StatusOr<Task> made = task(request);
+    if (!made.ok()) {
+      result.error = TrialError::kIllegal;
+      result.message = message(made.status());
+      return result_reply(result);
+    }
+    CHANAS_ASSIGN_OR_RETURN(chanas_runtime * runtime, runtimes_.get(made->space.threads));
+    std::unique_ptr<Kernel> kernel = build_kernel(made->space, made->schedule, runtime,
+                                                  references_.get(made->space.workload), result);
+    if (kernel) {
+      while (kernels_.size() >= kWaitingKernels) kernels_.erase(kernels_.begin());
+      kernels_[name] = std::move(kernel);
+    }
+  } catch (const std::bad_alloc&) {
+    result.error = TrialError::kMemory;
+    result.message = "out of memory while it was compiled or checked";
+  }
+  return result_reply(result);
+}
+
+StatusOr<Json> Worker::run(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(int64_t name, integer(request, "kernel", 0, INT64_MAX));
+  CHANAS_ASSIGN_OR_RETURN(int64_t samples, integer(request, "samples", 1, 1'000'000));
+  CHANAS_ASSIGN_OR_RETURN(int64_t cold_bytes, integer(request, "cold_bytes", 0, int64_t{1} << 32));
+  auto node = kernels_.extract(name);
+  if (node.empty()) {
+    return absl::InvalidArgumentError(fmt::format("request: kernel {} was not built here", name));
+  }
+  Kernel& kernel = *node.mapped();
+  std::string error;
+  TimedCall timed{.call = [&] { return kernel.run(&error); },
+                  .touch_inputs =
+                      [&] {
+                        for (const FloatBuffer& input : kernel.inputs) {
+                          float sum = 0;
+                          for (size_t i = 0; i < input.size(); i += 64 / sizeof(float))
+                            sum += input.data()[i];
+                          asm volatile("" : : "r"(&sum) : "memory");  // the loop stays
+                        }
+                      }};
+  std::optional<Pinned> pinned;
+  if (request.value("pin", Json(true)) == true) pinned.emplace(kernel.runtime);
+  return result_reply(
+      time_call(timed, kernel.runtime, static_cast<int>(samples), cold_bytes, cold_));
+}
+
+StatusOr<Json> Worker::network(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(int64_t samples, integer(request, "samples", 1, 1'000'000));
+  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, plan_from_json(request.value("plan", Json())));
+  CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement measured,
+                          networks_.measure(plan, static_cast<int>(samples)));
+  return Json{{"measurement", to_json(measured)}};
+}
+
+StatusOr<Json> Worker::object(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(std::string symbol, text(request, "symbol"));
+  CHANAS_ASSIGN_OR_RETURN(std::string path, text(request, "path"));
+  CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
+  CHANAS_RETURN_IF_ERROR(compile_object(made.space, made.schedule, symbol, path));
+  return Json::object();
+}
+
+StatusOr<Json> Worker::dump(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(std::string what, text(request, "what"));
+  CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
+  if (what != "loop_nest" && what != "lowered") {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" cannot be shown, expected loop_nest or lowered", what));
+  }
+  CHANAS_ASSIGN_OR_RETURN(std::string shown, what == "lowered"
+                                                 ? dump_lowered(made.space, made.schedule)
+                                                 : dump_loop_nest(made.space, made.schedule));
+  return Json{{"text", shown}};
+}
+
+}  // namespace chanas

@@ -1,0 +1,38 @@
+// Global mean pool: a block of channel vectors summed over all pixels.
+
+#include "chanas/schedule/ops.h"
+
+namespace chanas {
+namespace {
+
+void fields(const OpContext& context, std::vector<Field>& out) {
+  const Shape& view = context.role().view;
+  add_vector_field(context, out);
+  add_field(context, "channel_vectors", Primitive::kSplit,
+            channel_vector_choices(context.target, view.c, {1, 2, 3, 4, 5, 6, 8}, 8),
+            needed_vectors(view.c, vector_choices(context.target, view.c).back()), out);
+  if (context.has_producer())
+    add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0, out);
+  add_parallel_field(context, {0, 1}, out);
+}
+
+Status check(const OpContext& context, const OpTile& tile) {
+  CHANAS_RETURN_IF_ERROR(check_channels(context, tile));
+  return check_registers(context, tile);
+}
+
+OpValues defaults(const OpContext& context, int vector) {
+  OpValues values;
+  const int needed = needed_vectors(context.role().view.c, vector);
+  values.vector = vector;
+  for (int vectors : {1, 2, 3, 4, 5, 6, 8})
+    if (needed % vectors == 0) values.channel_vectors = vectors;
+  values.parallel = needed >= 16 ? 1 : 0;
+  return values;
+}
+
+}  // namespace
+
+const OpRules kPoolRules = {fields, check, defaults};
+
+}  // namespace chanas

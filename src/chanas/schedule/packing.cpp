@@ -1,0 +1,76 @@
+#include "chanas/schedule/packing.h"
+
+#include <algorithm>
+
+#include "chanas/schedule/tiling.h"
+
+namespace chanas {
+namespace {
+
+constexpr int64_t kAlign = 16;
+int64_t aligned(int64_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
+
+// Weights that one output channel has: window times input channels.
+int64_t reduction_size(const Workload& workload, const Op& op) {
+  const int64_t window = int64_t{op.kernel} * op.kernel;
+  return op.kind == OpKind::kDepthwise ? window
+                                       : window * workload.graph.ops[op.inputs[0]].shape.c;
+}
+
+}  // namespace
+
+Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
+  const std::vector<OpRole> roles = op_roles(space.workload);
+  const std::vector<OpTile> tiles = resolve(space, roles, schedule);
+  Packing result;
+  for (size_t i = 0; i < roles.size(); ++i) {
+    const Op& op = space.workload.graph.ops[i];
+    if (!is_convolution(op.kind)) continue;
+    const int64_t lanes = int64_t{tiles[i].vectors} * tiles[i].vector;
+    PackedOp packed;
+    packed.op = static_cast<int>(i);
+    packed.block = tiles[i].block();
+    packed.vector = tiles[i].vector;
+    packed.lanes = static_cast<int>(lanes);
+    packed.weight_offset = result.size;
+    packed.weight_size = lanes * reduction_size(space.workload, op);
+    result.size += aligned(packed.weight_size);
+    if (op.bias) {
+      packed.bias_offset = result.size;
+      packed.bias_size = lanes;
+      result.size += aligned(lanes);
+    }
+    result.ops.push_back(packed);
+  }
+  return result;
+}
+
+void pack_weights(const ScheduleSpace& space, const Schedule& schedule, const Parameters& parameters,
+                  const std::vector<std::string>& names, float* out) {
+  const Packing layout = packing(space, schedule);
+  std::fill_n(out, layout.size, 0.0f);
+  for (const PackedOp& packed : layout.ops) {
+    const Op& op = space.workload.graph.ops[packed.op];
+    const Tensor* weight = parameters.find(names[packed.op] + ".weight");
+    CHANAS_CHECK(weight != nullptr) << names[packed.op] << ".weight is missing";
+    // [c_out][c_in][window] -> [block][window][c_in][lane of the block].
+    const int64_t window = int64_t{op.kernel} * op.kernel;
+    const int64_t depth = reduction_size(space.workload, op) / window;
+    for (int lane = 0; lane < packed.lanes; ++lane) {
+      const int64_t channel = lane_channel(op.shape.c, packed.vector, lane);
+      const float* from = &weight->data[channel * depth * window];
+      float* to = out + packed.weight_offset +
+                  lane / packed.block * (window * depth * packed.block) + lane % packed.block;
+      for (int64_t d = 0; d < depth; ++d)
+        for (int64_t tap = 0; tap < window; ++tap)
+          to[(tap * depth + d) * packed.block] = from[d * window + tap];
+    }
+    if (packed.bias_size == 0) continue;
+    const Tensor* bias = parameters.find(names[packed.op] + ".bias");
+    CHANAS_CHECK(bias != nullptr) << names[packed.op] << ".bias is missing";
+    for (int lane = 0; lane < packed.lanes; ++lane)
+      out[packed.bias_offset + lane] = bias->data[lane_channel(op.shape.c, packed.vector, lane)];
+  }
+}
+
+}  // namespace chanas

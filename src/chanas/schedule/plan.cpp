@@ -1,0 +1,261 @@
+#include "chanas/schedule/plan.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "chanas/base/names.h"
+#include "chanas/schedule/packing.h"
+
+namespace chanas {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+// First and last stage in which a buffer holds something that is still needed.
+struct Life {
+  int first = 0, last = 0;
+  bool overlaps(const Life& other) const { return first <= other.last && other.first <= last; }
+};
+
+std::vector<Life> lives(const ExecutionPlan& plan) {
+  std::vector<Life> result(plan.buffers.size());
+  for (int i = 0; i < static_cast<int>(plan.stages.size()); ++i) {
+    const Stage& stage = plan.stages[i];
+    result[stage.output] = {i, i};
+    for (int input : stage.inputs) result[input].last = i;
+  }
+  return result;
+}
+
+// Places buffers and weights. Largest buffer first, each at the lowest offset that is free during its
+// life, which comes close to the largest sum of buffers that live at once.
+void lay_out(ExecutionPlan& plan) {
+  const std::vector<Life> life = lives(plan);
+  std::vector<int> order(plan.buffers.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater{},
+                           [&](int i) { return plan.buffers[i].shape.elements(); });
+  const auto bytes = [&](int i) {
+    const int64_t size = plan.buffers[i].shape.elements() * static_cast<int64_t>(sizeof(float));
+    return (size + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  plan.activation_bytes = 0;
+  std::vector<int> placed;  // by offset
+  for (int i : order) {
+    Buffer& buffer = plan.buffers[i];
+    buffer.offset_bytes = -1;
+    if (i == plan.input || i == plan.output) continue;
+    int64_t offset = 0;
+    for (int other : placed) {
+      if (!life[i].overlaps(life[other])) continue;
+      const int64_t begin = plan.buffers[other].offset_bytes;
+      if (offset + bytes(i) <= begin) break;
+      offset = std::max(offset, begin + bytes(other));
+    }
+    buffer.offset_bytes = offset;
+    plan.activation_bytes = std::max(plan.activation_bytes, offset + bytes(i));
+    placed.insert(std::ranges::upper_bound(placed, offset, {},
+                                           [&](int p) { return plan.buffers[p].offset_bytes; }),
+                  i);
+  }
+  plan.weight_floats = 0;
+  for (Stage& stage : plan.stages) {
+    stage.weight_offset = plan.weight_floats;
+    plan.weight_floats +=
+        packing(schedule_space(stage.workload, plan.target, plan.threads), stage.schedule).size;
+  }
+}
+
+// "units.3" and {"units.3.expand.conv", "units.3.depthwise.conv"} -> "units.3/expand+depthwise".
+std::string stage_name(const Element& element, const Graph& graph, const Group& group) {
+  std::vector<std::string> parts;
+  for (int index : group.ops) {
+    std::string part = graph.ops[index].name;
+    if (part.starts_with(element.name + ".")) part.erase(0, element.name.size() + 1);
+    if (part.ends_with(".conv")) part.erase(part.size() - 5);
+    parts.push_back(std::move(part));
+  }
+  return element.name + "/" + join(parts, "+");
+}
+
+StatusOr<const Cut*> find_cut(const Element& element, const std::string& name) {
+  std::vector<std::string> names;
+  for (const Cut& cut : element.cuts) {
+    if (cut.name == name) return &cut;
+    names.push_back(cut.name);
+  }
+  return absl::InvalidArgumentError(fmt::format("{} has no cut \"{}\"; its cuts are {}",
+                                                element.name, name, join(names)));
+}
+
+Status add_element(const CutNetwork& network, const Element& element, const ElementChoice& choice,
+                   std::map<int, int>& buffer_of_value, ExecutionPlan& plan) {
+  CHANAS_ASSIGN_OR_RETURN(const Cut* cut, find_cut(element, choice.cut));
+  if (choice.schedules.size() != cut->groups.size())
+    return absl::InvalidArgumentError(fmt::format("cut \"{}\" has {} groups, got {} schedules",
+                                                  cut->name, cut->groups.size(),
+                                                  choice.schedules.size()));
+  for (size_t i = 0; i < cut->groups.size(); ++i) {
+    const Group& group = cut->groups[i];
+    const Status legal = check_legal(
+        schedule_space(group.workload, plan.target, plan.threads), choice.schedules[i]);
+    if (!legal.ok()) return annotate(legal, fmt::format("cut \"{}\"", cut->name));
+    Stage stage;
+    stage.name = stage_name(element, network.graph, group);
+    stage.workload = group.workload;
+    stage.schedule = choice.schedules[i];
+    stage.names = group.names;
+    for (int value : group.inputs) {
+      const auto found = buffer_of_value.find(value);
+      CHANAS_CHECK(found != buffer_of_value.end()) << stage.name << " reads a value not made yet";
+      stage.inputs.push_back(found->second);
+    }
+    stage.output = static_cast<int>(plan.buffers.size());
+    buffer_of_value[group.output] = stage.output;
+    plan.buffers.push_back({network.graph.ops[group.output].shape, -1});
+    plan.stages.push_back(std::move(stage));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StatusOr<ExecutionPlan> make_plan(const CutNetwork& network, const Target& target, int threads,
+                                  const std::vector<ElementChoice>& choices) {
+  if (choices.size() != network.elements.size())
+    return absl::InvalidArgumentError(fmt::format("{} choices for {} elements", choices.size(),
+                                                  network.elements.size()));
+  const std::vector<int> inputs = network.graph.input_ops();
+  CHANAS_CHECK(inputs.size() == 1) << inputs.size() << " inputs";
+  ExecutionPlan plan;
+  plan.target = target;
+  plan.threads = threads;
+  plan.buffers.push_back({network.graph.ops[inputs[0]].shape, -1});
+  std::map<int, int> buffer_of_value = {{inputs[0], plan.input}};
+  for (size_t i = 0; i < choices.size(); ++i) {
+    const Element& element = network.elements[i];
+    const Status status = add_element(network, element, choices[i], buffer_of_value, plan);
+    if (!status.ok()) return annotate(status, element.name);
+  }
+  plan.output = plan.stages.back().output;
+  lay_out(plan);
+  return plan;
+}
+
+StatusOr<ExecutionPlan> default_plan(const CutNetwork& network, const Target& target, int threads) {
+  std::vector<ElementChoice> choices;
+  for (const Element& element : network.elements) {
+    const Cut& cut = element.cuts.front();
+    ElementChoice choice{cut.name, {}};
+    for (const Group& group : cut.groups)
+      choice.schedules.push_back(default_schedule(schedule_space(group.workload, target, threads)));
+    choices.push_back(std::move(choice));
+  }
+  return make_plan(network, target, threads, choices);
+}
+
+StatusOr<std::vector<float>> pack_plan(const ExecutionPlan& plan, const Parameters& parameters) {
+  std::vector<float> weights(plan.weight_floats);
+  for (const Stage& stage : plan.stages) {
+    // Every shape is looked at before anything is copied.
+    Graph graph = stage.workload.graph;
+    for (size_t i = 0; i < graph.ops.size(); ++i) graph.ops[i].name = stage.names[i];
+    const Status status = check_parameters(graph, parameters);
+    if (!status.ok()) return annotate(status, stage.name);
+    pack_weights(schedule_space(stage.workload, plan.target, plan.threads), stage.schedule,
+                 parameters, stage.names, weights.data() + stage.weight_offset);
+  }
+  return weights;
+}
+
+Json to_json(const ExecutionPlan& plan) {
+  Json buffers = Json::array(), stages = Json::array();
+  for (const Buffer& buffer : plan.buffers)
+    buffers.push_back({buffer.shape.h, buffer.shape.w, buffer.shape.c});
+  for (const Stage& stage : plan.stages)
+    stages.push_back({{"name", stage.name},
+                      {"workload", to_json(stage.workload)},
+                      {"schedule", to_json(stage.schedule)},
+                      {"names", stage.names},
+                      {"inputs", stage.inputs},
+                      {"output", stage.output}});
+  return {{"schedule_version", kScheduleVersion},
+          {"network", plan.network},
+          {"target", to_json(plan.target)},
+          {"threads", plan.threads},
+          {"buffers", buffers},
+          {"input", plan.input},
+          {"output", plan.output},
+          {"stages", stages}};
+}
+
+namespace {
+
+// Throws nlohmann's exceptions for missing keys and wrong types; plan_from_json catches them.
+StatusOr<ExecutionPlan> read_plan(const Json& json) {
+  if (const int version = json.at("schedule_version").get<int>(); version != kScheduleVersion)
+    return absl::InvalidArgumentError(
+        fmt::format("schedule version is {}, expected {}; tune again", version, kScheduleVersion));
+  ExecutionPlan plan;
+  plan.network = json.at("network").get<std::string>();
+  CHANAS_ASSIGN_OR_RETURN(plan.target, target_from_json(json.at("target")));
+  plan.threads = json.at("threads").get<int>();
+  if (plan.threads < 1 || plan.threads > 1024)
+    return absl::InvalidArgumentError(fmt::format("{} threads", plan.threads));
+  for (const Json& shape : json.at("buffers")) {
+    const auto sizes = shape.get<std::array<int, 3>>();
+    plan.buffers.push_back({{sizes[0], sizes[1], sizes[2]}, -1});
+  }
+  const int buffers = static_cast<int>(plan.buffers.size());
+  const auto fits = [&](int buffer, const Shape& shape) {
+    return buffer >= 0 && buffer < buffers && plan.buffers[buffer].shape == shape;
+  };
+  plan.input = json.at("input").get<int>();
+  plan.output = json.at("output").get<int>();
+  std::vector<bool> written(buffers);
+  if (plan.input >= 0 && plan.input < buffers) written[plan.input] = true;
+  for (const Json& item : json.at("stages")) {
+    Stage stage;
+    stage.name = item.at("name").get<std::string>();
+    CHANAS_ASSIGN_OR_RETURN(stage.workload, workload_from_json(item.at("workload")));
+    CHANAS_ASSIGN_OR_RETURN(stage.schedule, schedule_from_json(item.at("schedule")));
+    stage.names = item.at("names").get<std::vector<std::string>>();
+    stage.inputs = item.at("inputs").get<std::vector<int>>();
+    stage.output = item.at("output").get<int>();
+    CHANAS_RETURN_IF_ERROR(check_legal(
+        schedule_space(stage.workload, plan.target, plan.threads), stage.schedule));
+    const Graph& graph = stage.workload.graph;
+    const std::vector<int> inputs = graph.input_ops();
+    bool good = stage.names.size() == graph.ops.size() && stage.inputs.size() == inputs.size() &&
+                fits(stage.output, graph.output().shape) && !written[stage.output];
+    for (size_t i = 0; good && i < inputs.size(); ++i)
+      good = fits(stage.inputs[i], graph.ops[inputs[i]].shape) && written[stage.inputs[i]];
+    if (!good)
+      return absl::InvalidArgumentError(
+          fmt::format("stage \"{}\": names or buffers do not fit its workload", stage.name));
+    written[stage.output] = true;
+    plan.stages.push_back(std::move(stage));
+  }
+  if (plan.stages.empty() || plan.stages.back().output != plan.output)
+    return absl::InvalidArgumentError("the last stage does not write the output buffer");
+  lay_out(plan);
+  return plan;
+}
+
+}  // namespace
+
+StatusOr<ExecutionPlan> plan_from_json(const Json& json) {
+  try {
+    StatusOr<ExecutionPlan> plan = read_plan(json);
+    if (!plan.ok()) return annotate(plan.status(), "execution plan");
+    return plan;
+  } catch (const Json::exception& error) {
+    return absl::InvalidArgumentError(fmt::format("execution plan: {}", error.what()));
+  }
+}
+
+}  // namespace chanas

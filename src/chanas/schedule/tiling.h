@@ -1,0 +1,55 @@
+#pragma once
+// A schedule's numbers resolved against the shapes of its workload: what packing, legality and the
+// code generator read.
+
+#include <vector>
+
+#include "chanas/schedule/roles.h"
+#include "chanas/schedule/schedule.h"
+
+namespace chanas {
+
+// Loops over vectors of channels ("lanes"), pixels of a row and rows. Splits never leave a remainder:
+// the last part of a loop that the factor does not divide is shifted inwards and computes a few
+// elements again. The same holds for channels: the last vector of an op with C channels covers
+// C - vector .. C - 1, so that no loop needs a mask.
+struct OpTile {
+  int vector = 1;           // lanes of a SIMD vector, at most the channels
+  int channel_vectors = 1;  // vectors held in registers by one tile
+  int pixels = 1;           // neighbours in a row held in registers by one tile
+  int vectors = 1;          // of the whole op, a multiple of channel_vectors and of slice
+  int unroll = 1;           // reduction steps per loop iteration; depthwise: 1 unrolls window rows
+  int order = 0;
+  int slice = 0;     // vectors per channel slice; == vectors: not sliced
+  int strip = 0;     // rows per strip; == view.h: not stripped
+  int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused
+  // Reads its data input from a buffer with zero borders, into which an external input is copied.
+  // Otherwise the taps of a window that lie outside the image are left out.
+  bool border = false;
+  bool inside = false;  // producer (or that copy) is computed per slice and strip, not before
+  int scale = 0;       // kScale: 0 folded into the reduction, 1 value of its own, 2 into weights
+  bool folded = false;  // has no loops of its own
+  // Zero border around the op's own value, for its readers: before row and column 0, and the size
+  // with the borders on both sides.
+  int pad = 0, padded_h = 0, padded_w = 0;
+
+  int block() const { return vector * channel_vectors; }
+};
+
+// One per op of the workload; those of inputs mean nothing. Values are taken from the fields that
+// the space has, others are at the default above. The schedule has the space's length.
+std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole>& roles,
+                            const Schedule& schedule);
+
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+inline int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+// Vectors that `channels` fill.
+inline int needed_vectors(int channels, int vector) { return ceil_div(channels, vector); }
+// The channel in lane `lane` of an op with `channels` channels.
+inline int lane_channel(int channels, int vector, int lane) {
+  const int first = lane / vector * vector;
+  return (first + vector > channels ? channels - vector : first) + lane % vector;
+}
+
+}  // namespace chanas
