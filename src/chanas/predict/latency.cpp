@@ -1,0 +1,273 @@
+#include "chanas/predict/latency.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "chanas/base/stats.h"
+
+namespace chanas {
+namespace {
+
+struct Cost {
+  double us = 0;
+  int stages = 0;
+};
+
+StatusOr<Cost> row_cost(const LatencyTable& table, const std::string& key, bool tuned) {
+  const TableRow* row = table.find(key);
+  if (row == nullptr) {
+    return absl::NotFoundError(
+        fmt::format("the latency table has no row for \"{}\"; tune it first: chanas tune", key));
+  }
+  if (tuned) return Cost{row->latency_us, row->stages};
+  return Cost{row->default_us, static_cast<int>(row->default_choice.schedules.size())};
+}
+
+// Solves the symmetric positive definite system over the unknowns in `active` (bit i: unknown i);
+// the others are 0.
+using Vector = std::array<double, 3>;
+using Matrix = std::array<Vector, 3>;
+Vector solve(Matrix a, Vector b, unsigned active) {
+  for (unsigned i = 0; i < 3; ++i) {
+    if (active >> i & 1) continue;
+    for (unsigned j = 0; j < 3; ++j) a[i][j] = a[j][i] = 0;
+    a[i][i] = 1;
+    b[i] = 0;
+  }
+  for (unsigned i = 0; i < 3; ++i) {  // no pivoting needed: positive definite
+    for (unsigned row = i + 1; row < 3; ++row) {
+      const double factor = a[row][i] / a[i][i];
+      for (unsigned j = i; j < 3; ++j) a[row][j] -= factor * a[i][j];
+      b[row] -= factor * b[i];
+    }
+  }
+  for (unsigned i = 3; i-- > 0;) {
+    for (unsigned j = i + 1; j < 3; ++j) b[i] -= a[i][j] * b[j];
+    b[i] /= a[i][i];
+  }
+  return b;
+}
+
+std::vector<int8_t> choice_index(const std::vector<int>& choices) {
+  std::vector<int8_t> index(static_cast<size_t>(choices.back()) + 1, -1);
+  for (size_t i = 0; i < choices.size(); ++i) {
+    index[static_cast<size_t>(choices[i])] = static_cast<int8_t>(i);
+  }
+  return index;
+}
+
+}  // namespace
+
+Json to_json(const BoundaryTerm& term) {
+  return {{"scale", term.scale},
+          {"per_stage_us", term.per_stage_us},
+          {"constant_us", term.constant_us},
+          {"networks", term.networks}};
+}
+
+StatusOr<BoundaryTerm> boundary_from_json(const Json& json) {
+  BoundaryTerm term;
+  try {
+    term = {.scale = json.at("scale").get<double>(),
+            .per_stage_us = json.at("per_stage_us").get<double>(),
+            .constant_us = json.at("constant_us").get<double>(),
+            .networks = json.at("networks").get<int>()};
+  } catch (const Json::exception& error) {
+    return absl::InvalidArgumentError(fmt::format("bad boundary term: {}", error.what()));
+  }
+  const auto in_range = [](double value) { return std::isfinite(value) && value >= 0; };
+  if (!in_range(term.scale) || term.scale == 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("bad boundary term: scale is {}, expected > 0", term.scale));
+  }
+  if (!in_range(term.per_stage_us) || !in_range(term.constant_us) || term.networks < 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("bad boundary term: per_stage_us is {}, constant_us {}, networks {}, expected "
+                    ">= 0",
+                    term.per_stage_us, term.constant_us, term.networks));
+  }
+  return term;
+}
+
+double apply(const BoundaryTerm& term, double sum_us, int stages) {
+  return term.scale * sum_us + term.per_stage_us * stages + term.constant_us;
+}
+
+// Minimises sum_i ((scale * sum_i + per_stage * stages_i + constant) / measured_i - 1)^2 plus the
+// ridge, over terms >= 0. The unknowns are scaled to shares of a typical network's latency. The
+// ridge is that of a prior: terms about 10 % around the identity, measurements with 2 % noise.
+BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
+  if (samples.empty()) return {};
+  constexpr double kRidge = (0.02 * 0.02) / (0.1 * 0.1);
+  std::vector<double> measured, stages;
+  for (const BoundarySample& sample : samples) {
+    CHANAS_CHECK(sample.sum_us > 0 && sample.measured_us > 0 && sample.stages > 0);
+    measured.push_back(sample.measured_us);
+    stages.push_back(sample.stages);
+  }
+  const double typical_us = median(measured), typical_stages = median(stages);
+
+  // Normal equations.
+  const Vector identity = {1, 0, 0};
+  Matrix a = {};
+  Vector b = {};
+  for (const BoundarySample& sample : samples) {
+    const Vector x = {sample.sum_us / sample.measured_us,
+                      sample.stages / typical_stages * typical_us / sample.measured_us,
+                      typical_us / sample.measured_us};
+    for (size_t i = 0; i < 3; ++i) {
+      for (size_t j = 0; j < 3; ++j) a[i][j] += x[i] * x[j];
+      b[i] += x[i];
+    }
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    a[i][i] += kRidge;
+    b[i] += kRidge * identity[i];
+  }
+
+  // The constrained minimum is the free minimum over some set of non-zero unknowns: try them all.
+  Vector best = identity;
+  double best_loss = std::numeric_limits<double>::infinity();
+  const unsigned sets = samples.size() < 4 ? 0b001 : 0b111;
+  for (unsigned active = 1; active <= sets; ++active) {
+    const Vector x = solve(a, b, active);
+    if (x[0] <= 0 || x[1] < 0 || x[2] < 0) continue;
+    double loss = 0;  // up to a constant
+    for (size_t i = 0; i < 3; ++i) {
+      for (size_t j = 0; j < 3; ++j) loss += x[i] * a[i][j] * x[j];
+      loss -= 2 * b[i] * x[i];
+    }
+    if (loss < best_loss) {
+      best = x;
+      best_loss = loss;
+    }
+  }
+  return {.scale = best[0],
+          .per_stage_us = best[1] * typical_us / typical_stages,
+          .constant_us = best[2] * typical_us,
+          .networks = static_cast<int>(samples.size())};
+}
+
+StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
+                                                   const LatencyTable& table,
+                                                   const BoundaryTerm& term, bool tuned,
+                                                   const std::vector<SubSpace>& cells) {
+  LatencyPredictor predictor;
+  predictor.space_ = space;
+  predictor.cells_ = cells.empty() ? space.cells() : cells;
+  predictor.kernels_ = choice_index(space.kernels);
+  predictor.expands_ = choice_index(space.expands);
+  const auto corrected = [&](const Cost& cost) {
+    return term.scale * cost.us + term.per_stage_us * cost.stages;
+  };
+  for (const SubSpace& cell : predictor.cells_) {
+    const Network network = to_network(space, smallest(space, cell));
+    std::vector<std::string> fixed = {stem_element(network).key, head_element(network).key};
+    if (space.first_channels > 0) fixed.push_back(unit_key(network.units.front()));
+    CellRows rows;
+    rows.fixed_us = term.constant_us;
+    for (const std::string& key : fixed) {
+      CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
+      rows.fixed_us += corrected(cost);
+    }
+    for (size_t block = 0; block < space.blocks.size(); ++block) {
+      for (const bool later : {false, true}) {
+        if (later && space.max_depth() == 1) continue;  // no such unit
+        for (const int kernel : space.kernels) {
+          for (const int expand : space.expands) {
+            const Unit unit =
+                elastic_unit(space, cell, static_cast<int>(block), later, {kernel, expand});
+            CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, unit_key(unit), tuned));
+            rows.unit_us.push_back(corrected(cost));
+          }
+        }
+      }
+    }
+    predictor.rows_.push_back(std::move(rows));
+  }
+  return predictor;
+}
+
+const LatencyPredictor::CellRows& LatencyPredictor::cell_rows(const SubSpace& cell) const {
+  for (size_t i = 0; i < cells_.size(); ++i) {
+    if (cells_[i] == cell) return rows_[i];
+  }
+  CHANAS_CHECK(false) << "no rows of " << describe(cell);
+  return rows_.front();
+}
+
+double LatencyPredictor::unit_us(const CellRows& rows, size_t block, bool later,
+                                 const UnitGene& gene) const {
+  const auto kernel = static_cast<size_t>(kernels_[static_cast<size_t>(gene.kernel)]);
+  const auto expand = static_cast<size_t>(expands_[static_cast<size_t>(gene.expand)]);
+  const size_t role = space_.max_depth() > 1 ? 2 * block + (later ? 1 : 0) : block;
+  return rows.unit_us[(role * space_.kernels.size() + kernel) * space_.expands.size() + expand];
+}
+
+double LatencyPredictor::latency_us(const Arch& arch) const {
+  const CellRows& rows = cell_rows(arch.cell);
+  const auto max_depth = static_cast<size_t>(space_.max_depth());
+  double us = rows.fixed_us;
+  for (size_t block = 0; block < arch.depth.size(); ++block) {
+    const auto depth = static_cast<size_t>(arch.depth[block]);
+    for (size_t unit = 0; unit < depth; ++unit) {
+      us += unit_us(rows, block, unit > 0, arch.units[block * max_depth + unit]);
+    }
+  }
+  return us;
+}
+
+double LatencyPredictor::minimum_us(const SubSpace& cell) const {
+  return latency_us(minimum_arch(cell));
+}
+
+// Blocks and units do not interact, so each takes its own minimum.
+Arch LatencyPredictor::minimum_arch(const SubSpace& cell) const {
+  const CellRows& rows = cell_rows(cell);
+  Arch arch = smallest(space_, cell);
+  const auto max_depth = static_cast<size_t>(space_.max_depth());
+  for (size_t block = 0; block < space_.blocks.size(); ++block) {
+    std::array<double, 2> cheapest_us = {};
+    for (const bool later : {false, true}) {
+      if (later && max_depth == 1) continue;
+      std::optional<UnitGene> cheapest;
+      for (const int kernel : space_.kernels) {
+        for (const int expand : space_.expands) {
+          const UnitGene gene{kernel, expand};
+          if (!cheapest ||
+              unit_us(rows, block, later, gene) < unit_us(rows, block, later, *cheapest)) {
+            cheapest = gene;
+          }
+        }
+      }
+      cheapest_us[later] = unit_us(rows, block, later, *cheapest);
+      for (size_t unit = later ? 1 : 0; unit < (later ? max_depth : 1); ++unit) {
+        arch.units[block * max_depth + unit] = *cheapest;
+      }
+    }
+    const auto block_us = [&](int depth) { return cheapest_us[0] + (depth - 1) * cheapest_us[1]; };
+    arch.depth[block] = *std::min_element(space_.depths.begin(), space_.depths.end(),
+                                          [&](int a, int b) { return block_us(a) < block_us(b); });
+  }
+  return canonical(space_, arch);
+}
+
+StatusOr<BoundarySample> table_sum(const LatencyTable& table, const Network& network, bool tuned) {
+  BoundarySample sample;
+  std::vector<std::string> keys = {stem_element(network).key, head_element(network).key};
+  for (const Unit& unit : network.units) keys.push_back(unit_key(unit));
+  for (const std::string& key : keys) {
+    CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
+    sample.sum_us += cost.us;
+    sample.stages += cost.stages;
+  }
+  return sample;
+}
+
+}  // namespace chanas

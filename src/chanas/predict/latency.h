@@ -1,0 +1,72 @@
+#pragma once
+// Network latency from the table: sum of its rows, corrected by a boundary term that is fitted once
+// per device on a few whole networks (paper eq. 5 and section 9, weak point 5).
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "chanas/arch/space.h"
+#include "chanas/tune/latency_table.h"
+
+namespace chanas {
+
+// latency = scale * sum + per_stage_us * stages + constant_us.
+struct BoundaryTerm {
+  double scale = 1.0;
+  double per_stage_us = 0.0;
+  double constant_us = 0.0;
+  int networks = 0;  // it was fitted on; 0: identity
+};
+Json to_json(const BoundaryTerm& term);
+// kInvalidArgument names the field; scale must be > 0, the others >= 0.
+StatusOr<BoundaryTerm> boundary_from_json(const Json& json);
+
+struct BoundarySample {
+  double sum_us = 0;
+  int stages = 0;
+  double measured_us = 0;
+};
+double apply(const BoundaryTerm& term, double sum_us, int stages);
+// Least squares on relative errors, ridge towards the identity, all terms >= 0; with fewer than
+// 4 samples only the scale is fitted. Sums and measurements must be > 0 (checked).
+BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples);
+
+// Evaluates archs of one space by adding a few table entries: no allocation, thread safe.
+class LatencyPredictor {
+ public:
+  // kNotFound when the table misses an element of the cells given (all cells of the space when
+  // empty).
+  static StatusOr<LatencyPredictor> build(const ArchSpace& space, const LatencyTable& table,
+                                          const BoundaryTerm& term, bool tuned = true,
+                                          const std::vector<SubSpace>& cells = {});
+  // The arch must be in the space (not checked, for speed) and in one of the cells (checked).
+  double latency_us(const Arch& arch) const;
+  // Smallest latency any network of the cell can reach, and the arch that reaches it (exact:
+  // minimum over depths of sums of per-unit minima; the first choices on a tie).
+  double minimum_us(const SubSpace& cell) const;
+  Arch minimum_arch(const SubSpace& cell) const;
+  const std::vector<SubSpace>& cells() const { return cells_; }
+
+ private:
+  struct CellRows {
+    double fixed_us = 0;  // stem, first unit, head, constant
+    // What a unit adds, its share of the boundary term included:
+    // [block][role: 0 first of its block, 1 later][kernel][expand], flattened.
+    std::vector<double> unit_us;
+  };
+  const CellRows& cell_rows(const SubSpace& cell) const;
+  double unit_us(const CellRows& rows, size_t block, bool later, const UnitGene& gene) const;
+
+  ArchSpace space_;
+  std::vector<SubSpace> cells_;
+  std::vector<CellRows> rows_;             // one per cell
+  std::vector<int8_t> kernels_, expands_;  // value -> index of its choice, -1: none
+};
+
+// Sum of rows (no boundary term) and stages of any network, zoo included; measured_us is 0.
+// kNotFound names the element that has no row.
+StatusOr<BoundarySample> table_sum(const LatencyTable& table, const Network& network,
+                                   bool tuned = true);
+
+}  // namespace chanas

@@ -1,0 +1,160 @@
+#include "chanas/predict/lut_check.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/stats.h"
+
+namespace chanas {
+namespace {
+
+Agreement judge(std::span<const NetworkCheck> networks, const BoundaryTerm& term) {
+  std::vector<double> predicted, measured;
+  for (const NetworkCheck& network : networks) {
+    predicted.push_back(apply(term, network.sample.sum_us, network.sample.stages));
+    measured.push_back(network.sample.measured_us);
+  }
+  return agreement(predicted, measured);
+}
+
+}  // namespace
+
+Agreement agreement(std::span<const double> predicted, std::span<const double> measured) {
+  CHANAS_CHECK(predicted.size() == measured.size());
+  std::vector<double> ratios;
+  for (size_t i = 0; i < measured.size(); ++i) ratios.push_back(predicted[i] / measured[i]);
+  return {.count = static_cast<int>(measured.size()),
+          .error = mean_absolute_percentage_error(predicted, measured),
+          .bias = ratios.empty() ? 0 : median(ratios) - 1,
+          .spearman = spearman(predicted, measured),
+          .kendall = kendall_tau_b(predicted, measured),
+          .within_5 = hit_rate(predicted, measured, 0.05),
+          .within_10 = hit_rate(predicted, measured, 0.10)};
+}
+
+Json to_json(const Agreement& agreement) {
+  return {{"count", agreement.count},        {"error", agreement.error},
+          {"bias", agreement.bias},          {"spearman", agreement.spearman},
+          {"kendall", agreement.kendall},    {"within_5", agreement.within_5},
+          {"within_10", agreement.within_10}};
+}
+
+StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const LatencyTable& table,
+                                           const MeasurePlan& plan,
+                                           const RowCheckOptions& options) {
+  CHANAS_CHECK(record_key(runner.target(), plan) == table.key())
+      << "the plan is that of " << describe(record_key(runner.target(), plan)) << ", the table of "
+      << describe(table.key());
+  std::set<std::string> distinct;
+  for (const auto& [key, row] : table.rows()) {
+    distinct.insert(row.workloads.begin(), row.workloads.end());
+  }
+  std::vector<std::string> drawn(distinct.begin(), distinct.end());
+  Rng rng(options.seed, "check rows");
+  rng.shuffle(drawn);
+  drawn.resize(std::min(drawn.size(), static_cast<size_t>(std::max(0, options.rows))));
+
+  std::vector<RowCheck> checks;
+  const auto batch_size = static_cast<size_t>(std::max(1, runner.batch_size()));
+  for (size_t begin = 0; begin < drawn.size(); begin += batch_size) {
+    CHANAS_RETURN_IF_ERROR(check_cancelled());
+    std::vector<Candidate> candidates;
+    std::vector<Record> records;
+    for (size_t i = begin; i < std::min(drawn.size(), begin + batch_size); ++i) {
+      CHANAS_ASSIGN_OR_RETURN(const auto workload, store.workload(drawn[i]));
+      CHANAS_ASSIGN_OR_RETURN(const auto best, store.best(drawn[i], table.key()));
+      if (!workload || !best) {
+        return absl::NotFoundError(fmt::format("store '{}' no longer holds the row of workload {}",
+                                               store.path(), drawn[i]));
+      }
+      candidates.push_back({*workload, best->schedule});
+      records.push_back(*best);
+      RowCheck& check = checks.emplace_back();
+      check.workload = drawn[i];
+      check.description = workload->describe();
+      check.recorded_us = best->result.latency_us;
+    }
+    CHANAS_ASSIGN_OR_RETURN(const auto results, runner.measure(candidates, plan));
+    for (size_t i = 0; i < results.size(); ++i) {
+      RowCheck& check = checks[begin + i];
+      if (results[i].ok()) {
+        check.measured_us = results[i].latency_us;
+      } else {
+        check.failure =
+            fmt::format("{}: {}", trial_error_name(results[i].error), results[i].message);
+      }
+      records[i].result = results[i];
+      records[i].time_s = static_cast<int64_t>(std::time(nullptr));
+    }
+    if (options.record) CHANAS_RETURN_IF_ERROR(store.add_records(records));
+  }
+  return checks;
+}
+
+Agreement agreement(const std::vector<RowCheck>& rows) {
+  std::vector<double> recorded, measured;
+  for (const RowCheck& row : rows) {
+    if (row.measured_us <= 0) continue;
+    recorded.push_back(row.recorded_us);
+    measured.push_back(row.measured_us);
+  }
+  return agreement(recorded, measured);
+}
+
+std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
+                                     int count, uint64_t seed) {
+  CHANAS_CHECK(!cells.empty());
+  Rng rng(seed, "random networks");
+  std::vector<Network> networks;
+  std::set<std::string> seen;
+  // Small spaces may hold fewer than asked for.
+  for (int draw = 0; draw < 20 * count && static_cast<int>(networks.size()) < count; ++draw) {
+    const SubSpace& cell = cells[static_cast<size_t>(draw) % cells.size()];
+    const Arch arch = sample(space, cell, rng);
+    if (seen.insert(arch_id(space, arch)).second) networks.push_back(to_network(space, arch));
+  }
+  return networks;
+}
+
+StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
+                                                     const std::vector<Network>& networks,
+                                                     int samples, bool tuned,
+                                                     const std::function<void(int)>& progress) {
+  std::vector<NetworkCheck> checks;
+  for (const Network& network : networks) {
+    CHANAS_RETURN_IF_ERROR(check_cancelled());
+    NetworkCheck check;
+    check.name = network.name;
+    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, network, tuned));
+    CHANAS_ASSIGN_OR_RETURN(const ExecutionPlan plan, table.plan(network, tuned));
+    StatusOr<NetworkMeasurement> measured = runner.measure_network(plan, samples);
+    if (!measured.ok()) return annotate(measured.status(), network.name);
+    check.sample.measured_us = measured->median_us;
+    check.p10_us = measured->p10_us;
+    check.p90_us = measured->p90_us;
+    checks.push_back(std::move(check));
+    if (progress) progress(static_cast<int>(checks.size()));
+  }
+  return checks;
+}
+
+BoundaryCheck check_boundary(const std::vector<NetworkCheck>& networks, int fitted) {
+  CHANAS_CHECK(fitted >= 0);
+  const size_t split = std::min(networks.size(), static_cast<size_t>(fitted));
+  std::vector<BoundarySample> samples;
+  for (size_t i = 0; i < split; ++i) samples.push_back(networks[i].sample);
+  BoundaryCheck check;
+  check.term = fit_boundary(samples);
+  const auto others = std::span(networks).subspan(split);
+  check.plain = judge(others, {});
+  check.corrected = judge(others, check.term);
+  return check;
+}
+
+}  // namespace chanas

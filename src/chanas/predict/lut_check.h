@@ -1,0 +1,75 @@
+#pragma once
+// Is the latency table true? Rows are measured again (drift of the device), and whole networks are
+// compared with the sum of their rows (additivity). Behind `chanas lut check`, and the pipeline's
+// source of samples for the boundary term.
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "chanas/measure/measure.h"
+#include "chanas/predict/latency.h"
+#include "chanas/store/store.h"
+
+namespace chanas {
+
+// How well predictions agree with measurements.
+struct Agreement {
+  int count = 0;
+  double error = 0;  // mean |predicted - measured| / measured
+  double bias = 0;   // median of predicted / measured - 1
+  double spearman = 0, kendall = 0;
+  double within_5 = 0, within_10 = 0;  // share inside 5 % and 10 % of the measured one
+};
+// Sizes must be equal, measured values > 0.
+Agreement agreement(std::span<const double> predicted, std::span<const double> measured);
+Json to_json(const Agreement& agreement);
+
+// --- Rows ---------------------------------------------------------------------------------------
+
+struct RowCheck {
+  std::string workload, description;
+  double recorded_us = 0;
+  double measured_us = 0;  // 0 after a failure
+  std::string failure;     // its class and message
+};
+struct RowCheckOptions {
+  int rows = 20;  // distinct workloads drawn from the rows' best cuts; all when there are fewer
+  uint64_t seed = 1;
+  bool record = false;  // the new measurements become the rows' own
+};
+// Measures the best schedules of a random sample of workloads again. `plan` must be the one that
+// the table was measured under (checked). kCancelled, kUnavailable, or a store error.
+StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const LatencyTable& table,
+                                           const MeasurePlan& plan, const RowCheckOptions& options);
+// Recorded against measured again; failures are left out.
+Agreement agreement(const std::vector<RowCheck>& rows);
+
+// --- Networks -----------------------------------------------------------------------------------
+
+struct NetworkCheck {
+  std::string name;
+  BoundarySample sample;  // sum of rows and stages, and the median measured end to end
+  double p10_us = 0, p90_us = 0;
+};
+// Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.
+std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
+                                     int count, uint64_t seed);
+// Measures each network end to end under its rows' choices, `samples` calls. `progress` (may be
+// null) hears how many are done. kNotFound when the table misses a row, kCancelled, kUnavailable.
+StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
+                                                     const std::vector<Network>& networks,
+                                                     int samples, bool tuned = true,
+                                                     const std::function<void(int)>& progress = {});
+
+// A boundary term fitted on the first `fitted` networks, and judged on the others alone.
+struct BoundaryCheck {
+  BoundaryTerm term;
+  Agreement plain;      // sums of rows on the networks it is judged on
+  Agreement corrected;  // with the term, on the same networks
+};
+BoundaryCheck check_boundary(const std::vector<NetworkCheck>& networks, int fitted);
+
+}  // namespace chanas

@@ -1,0 +1,281 @@
+#include "chanas/tune/tuner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <ctime>
+#include <map>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/log.h"
+#include "chanas/tune/history.h"
+#include "chanas/tune/propose.h"
+
+namespace chanas {
+namespace {
+
+using internal::History;
+
+// Schedules tried for a workload whose default fails before it is given up.
+constexpr int kRescueTrials = 16;
+// When that many trials have failed and none was ever valid, the device is probably broken, not the
+// schedules: other schedules get their chance before further defaults, then tuning ends.
+constexpr int kSuspicious = 64;
+
+struct Task {
+  Workload workload;
+  std::string fingerprint;
+  double weight = 1;
+  std::optional<ScheduleSpace> space;  // made when first needed
+  History history;
+  double gain = 0;  // expected_gain of the history
+  bool exhausted = false;
+  std::set<Schedule> pending;  // in the batch being made
+
+  bool valid() const { return history.best_us() > 0; }
+  int tried() const { return history.count() + static_cast<int>(pending.size()); }
+};
+
+struct Slot {
+  Task* task;
+  Proposal proposal;
+};
+
+class Tuner {
+ public:
+  Tuner(Runner& runner, Store& store, const MeasurePlan& plan, const TuneOptions& options)
+      : runner_(runner),
+        store_(store),
+        plan_(plan),
+        options_(options),
+        key_(record_key(runner.target(), plan)) {}
+
+  Status load(const std::vector<TuningTask>& tasks);
+  Status run(const std::function<void(const TuneProgress&)>& progress);
+
+ private:
+  // Trials so far while none was ever valid; 0 after the first valid one.
+  int fruitless() const;
+  Task* pick(bool in_budget);
+  std::vector<Slot> next_batch(bool in_budget);
+  Status measure(const std::vector<Slot>& batch);
+  bool finished(const Task& task) const;
+  TuneProgress count() const;
+  Status hopeless() const;
+  void report_failing() const;
+
+  Runner& runner_;
+  Store& store_;
+  const MeasurePlan& plan_;
+  const TuneOptions& options_;
+  const RecordKey key_;
+  std::vector<Task> tasks_;
+};
+
+Status Tuner::load(const std::vector<TuningTask>& tasks) {
+  CHANAS_RETURN_IF_ERROR(store_.put_device(runner_.target()));
+  std::map<std::string, size_t> index;
+  for (const TuningTask& task : tasks) {
+    const std::string fingerprint = task.workload.fingerprint();
+    const auto [entry, is_new] = index.emplace(fingerprint, tasks_.size());
+    if (!is_new) {
+      tasks_[entry->second].weight += task.weight;
+      continue;
+    }
+    CHANAS_RETURN_IF_ERROR(store_.put_workload(task.workload));
+    CHANAS_ASSIGN_OR_RETURN(const std::vector<Record> records, store_.records(fingerprint, key_));
+    Task& added = tasks_.emplace_back();
+    added.workload = task.workload;
+    added.fingerprint = fingerprint;
+    added.weight = task.weight;
+    added.history = History(records);
+  }
+  for (Task& task : tasks_) {
+    if (task.valid()) task.gain = expected_gain(task.history, task.weight);
+  }
+  return absl::OkStatus();
+}
+
+int Tuner::fruitless() const {
+  int trials = 0;
+  for (const Task& task : tasks_) {
+    if (task.valid()) return 0;
+    trials += task.history.count();
+  }
+  return trials;
+}
+
+// Who measures next; null when nobody needs to. First every default, then whatever gives each
+// workload one valid record: a table without it cannot be used, so the budget does not count.
+Task* Tuner::pick(bool in_budget) {
+  if (fruitless() < kSuspicious) {
+    for (Task& task : tasks_) {
+      if (!task.history.has_default() && !task.exhausted && task.pending.empty()) return &task;
+    }
+  }
+  Task* rescued = nullptr;
+  for (Task& task : tasks_) {
+    if (task.valid() || task.exhausted || !task.pending.empty()) continue;
+    if (!task.history.has_default()) continue;
+    if (task.history.count() >= std::max(options_.trials, kRescueTrials)) continue;
+    if (rescued == nullptr || task.history.count() < rescued->history.count()) rescued = &task;
+  }
+  if (rescued != nullptr || !in_budget) return rescued;
+  Task* best = nullptr;
+  double best_gain = 0;
+  for (Task& task : tasks_) {
+    if (!task.valid() || task.exhausted || task.tried() >= options_.trials) continue;
+    // Shared with what is on its way, so that a batch mixes workloads.
+    const double gain = task.gain / static_cast<double>(1 + task.pending.size());
+    if (best == nullptr || gain > best_gain) {
+      best = &task;
+      best_gain = gain;
+    }
+  }
+  return best;
+}
+
+std::vector<Slot> Tuner::next_batch(bool in_budget) {
+  std::vector<Slot> batch;
+  const auto size = static_cast<size_t>(std::max(1, runner_.batch_size()));
+  while (batch.size() < size) {
+    Task* task = pick(in_budget);
+    if (task == nullptr) break;
+    if (!task->space) task->space = schedule_space(task->workload, runner_.target(), plan_.threads);
+    auto proposal = internal::propose(*task->space, task->history, task->pending, options_);
+    if (!proposal) {
+      task->exhausted = true;
+      continue;
+    }
+    task->pending.insert(proposal->schedule);
+    batch.push_back({task, *std::move(proposal)});
+  }
+  for (const Slot& slot : batch) slot.task->pending.clear();
+  return batch;
+}
+
+Status Tuner::measure(const std::vector<Slot>& batch) {
+  std::vector<Candidate> candidates;
+  for (const Slot& slot : batch) {
+    candidates.push_back({slot.task->workload, slot.proposal.schedule});
+  }
+  CHANAS_ASSIGN_OR_RETURN(const auto results, runner_.measure(candidates, plan_));
+  CHANAS_CHECK(results.size() == batch.size()) << results.size() << " results of " << batch.size();
+  std::vector<Record> records;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    records.push_back({.workload = batch[i].task->fingerprint,
+                       .key = key_,
+                       .schedule = batch[i].proposal.schedule,
+                       .origin = batch[i].proposal.origin,
+                       .result = results[i],
+                       .time_s = static_cast<int64_t>(std::time(nullptr))});
+  }
+  CHANAS_RETURN_IF_ERROR(store_.add_records(records));
+  for (size_t i = 0; i < batch.size(); ++i) {
+    Task& task = *batch[i].task;
+    task.history.add(records[i]);
+    if (task.valid()) task.gain = expected_gain(task.history, task.weight);
+  }
+  return absl::OkStatus();
+}
+
+bool Tuner::finished(const Task& task) const {
+  if (!task.history.has_default() && !task.exhausted) return false;
+  const int enough = task.valid() ? options_.trials : std::max(options_.trials, kRescueTrials);
+  return task.exhausted || task.history.count() >= enough;
+}
+
+TuneProgress Tuner::count() const {
+  TuneProgress progress;
+  double log_speedup = 0;
+  int compared = 0;
+  for (const Task& task : tasks_) {
+    const bool is_finished = finished(task);
+    const int tried = task.history.count();
+    progress.done += is_finished ? options_.trials : std::min(tried, options_.trials);
+    progress.workloads_done += is_finished;
+    progress.failures += task.history.failures();
+    if (const double us = task.history.default_us(); us > 0) {
+      log_speedup += std::log(us / task.history.best_us());
+      ++compared;
+    }
+  }
+  progress.workloads = static_cast<int>(tasks_.size());
+  progress.total = progress.workloads * options_.trials;
+  if (compared > 0) progress.speedup = std::exp(log_speedup / compared);
+  return progress;
+}
+
+Status Tuner::hopeless() const {
+  const Task& task = *std::max_element(
+      tasks_.begin(), tasks_.end(),
+      [](const Task& a, const Task& b) { return a.history.count() < b.history.count(); });
+  return absl::FailedPreconditionError(fmt::format(
+      "no schedule of {} workload(s) could be measured on {}; the last failure of {} was {}; look "
+      "for the cause with: chanas doctor",
+      tasks_.size(), runner_.target().name, task.workload.describe(), task.history.failure()));
+}
+
+void Tuner::report_failing() const {
+  constexpr int kShown = 5;
+  int failing = 0;
+  for (const Task& task : tasks_) {
+    if (task.valid() || ++failing > kShown) continue;
+    log_warning("{}: none of {} schedules works, the last one failed with {}",
+                task.workload.describe(), task.history.count(), task.history.failure());
+  }
+  if (failing > kShown) log_warning("and {} more workloads without a schedule", failing - kShown);
+}
+
+Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    if (progress) progress(count());
+    CHANAS_RETURN_IF_ERROR(annotate(check_cancelled(), "tuning (all measured trials are stored)"));
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+    const bool in_budget = options_.budget_s <= 0 || elapsed.count() < options_.budget_s;
+    const std::vector<Slot> batch = next_batch(in_budget);
+    const int failed = fruitless();
+    if (failed > 0 && (batch.empty() || failed >= kSuspicious + kRescueTrials)) return hopeless();
+    if (batch.empty()) break;
+    CHANAS_RETURN_IF_ERROR(measure(batch));
+  }
+  report_failing();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
+            const MeasurePlan& plan, const TuneOptions& options,
+            const std::function<void(const TuneProgress&)>& progress) {
+  if (options.trials < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("trials per workload is {}, expected at least 1", options.trials));
+  }
+  Tuner tuner(runner, store, plan, options);
+  CHANAS_RETURN_IF_ERROR(tuner.load(tasks));
+  return tuner.run(progress);
+}
+
+std::vector<TuningTask> tuning_tasks(const std::vector<Element>& elements) {
+  std::vector<TuningTask> tasks;
+  std::map<std::string, size_t> index;
+  for (const Element& element : elements) {
+    for (const Cut& cut : element.cuts) {
+      for (const Group& group : cut.groups) {
+        const auto [entry, is_new] = index.emplace(group.workload.fingerprint(), tasks.size());
+        if (is_new) {
+          tasks.push_back({group.workload, 1.0});
+        } else {
+          tasks[entry->second].weight += 1;
+        }
+      }
+    }
+  }
+  return tasks;
+}
+
+}  // namespace chanas

@@ -1,0 +1,353 @@
+#include "chanas/tune/tuner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/file.h"
+#include "chanas/base/log.h"
+#include "chanas/tune/testing_tune.h"
+
+namespace chanas {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TunerTest : public ::testing::Test {
+ protected:
+  void SetUp() override { set_log_quiet(true); }
+  void TearDown() override { reset_cancellation(); }
+
+  Status run(Runner& runner, const TuneOptions& options) {
+    return tune(runner, *store, tasks, testing_plan(), options, [this](const TuneProgress& p) {
+      EXPECT_GE(p.done, progress.done);
+      EXPECT_LE(p.done, p.total);
+      progress = p;
+    });
+  }
+  std::vector<std::string> lines() { return record_lines(*store, tasks); }
+
+  std::vector<TuningTask> tasks = tuning_tasks(space_elements(tiny_space()));
+  std::unique_ptr<Store> store = *Store::open(":memory:");
+  TuneProgress progress;
+};
+
+TEST_F(TunerTest, TasksAreDistinctAndWeighted) {
+  std::set<std::string> seen;
+  double weight = 0, groups = 0;
+  for (const TuningTask& task : tasks) {
+    EXPECT_TRUE(seen.insert(task.workload.fingerprint()).second);
+    weight += task.weight;
+  }
+  for (const Element& element : space_elements(tiny_space())) {
+    for (const Cut& cut : element.cuts) groups += static_cast<double>(cut.groups.size());
+  }
+  EXPECT_EQ(weight, groups);
+  EXPECT_LT(tasks.size(), groups);
+}
+
+TEST_F(TunerTest, FindsBetterThanTheDefault) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.trials = 30}).ok());
+  const auto summaries = store->summaries(testing_key());
+  ASSERT_TRUE(summaries.ok());
+  ASSERT_EQ(summaries->size(), tasks.size());
+  double log_speedup = 0;
+  for (const TuningSummary& summary : *summaries) {
+    ASSERT_GT(summary.default_us, 0) << summary.description;
+    EXPECT_LE(summary.best_us, summary.default_us);
+    EXPECT_LE(summary.trials, 30);
+    log_speedup += std::log(summary.default_us / summary.best_us);
+  }
+  const double speedup = std::exp(log_speedup / static_cast<double>(tasks.size()));
+  EXPECT_GT(speedup, 1.02);
+  EXPECT_NEAR(progress.speedup, speedup, 1e-9);
+  EXPECT_EQ(progress.done, progress.total);
+  EXPECT_EQ(progress.total, static_cast<int>(tasks.size()) * 30);
+  EXPECT_EQ(progress.workloads_done, progress.workloads);
+}
+
+TEST_F(TunerTest, MeasuresNothingTwice) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.trials = 6}).ok());
+  const std::vector<std::string> before = lines();
+  std::set<std::pair<std::string, Schedule>> seen;
+  for (const auto& batch : runner.batches) {
+    for (const Candidate& candidate : batch) {
+      EXPECT_TRUE(seen.emplace(candidate.workload.fingerprint(), candidate.schedule).second);
+    }
+  }
+  WatchedRunner again;
+  ASSERT_TRUE(run(again, {.trials = 6}).ok());
+  EXPECT_EQ(again.measured, 0);
+  EXPECT_EQ(lines(), before);
+  // More trials go on from there, also under another seed.
+  progress = {};
+  ASSERT_TRUE(run(again, {.trials = 8, .seed = 5}).ok());
+  EXPECT_GT(again.measured, 0);
+  for (const auto& batch : again.batches) {
+    for (const Candidate& candidate : batch) {
+      EXPECT_TRUE(seen.emplace(candidate.workload.fingerprint(), candidate.schedule).second);
+    }
+  }
+}
+
+TEST_F(TunerTest, MeasuresDefaultsFirstAndWithoutBudget) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.trials = 10, .budget_s = 1e-9}).ok());
+  EXPECT_EQ(runner.measured, static_cast<int>(tasks.size()));
+  for (const std::string& line : lines()) EXPECT_THAT(line, HasSubstr(" default "));
+  // A table cut short is complete.
+  EXPECT_TRUE(
+      LatencyTable::build(*store, testing_key(), simulated_target(), space_elements(tiny_space()))
+          .ok());
+}
+
+TEST_F(TunerTest, FillsBatchesWithDifferentWorkloads) {
+  WatchedRunner runner(make_simulated_runner(), 4);
+  ASSERT_TRUE(run(runner, {.trials = 5}).ok());
+  int mixed = 0, full = 0;
+  for (const auto& batch : runner.batches) {
+    std::set<std::string> workloads;
+    for (const Candidate& candidate : batch) workloads.insert(candidate.workload.fingerprint());
+    full += batch.size() == 4;
+    mixed += workloads.size() > 1;
+  }
+  EXPECT_GE(full, static_cast<int>(runner.batches.size()) - 2);
+  EXPECT_GT(mixed, static_cast<int>(runner.batches.size()) * 3 / 4);
+}
+
+TEST_F(TunerTest, FillsBatchesOfOneWorkload) {
+  tasks.resize(1);
+  WatchedRunner runner(make_simulated_runner(), 4);
+  ASSERT_TRUE(run(runner, {.trials = 21}).ok());
+  std::set<Schedule> seen;
+  for (const auto& batch : runner.batches) {
+    for (const Candidate& candidate : batch) EXPECT_TRUE(seen.insert(candidate.schedule).second);
+  }
+  EXPECT_EQ(seen.size(), 21u);
+  EXPECT_EQ(runner.batches.size(), 6u);  // the default alone, then 5 of 4
+}
+
+TEST_F(TunerTest, GoesOnAfterCancellation) {
+  WatchedRunner undisturbed;
+  ASSERT_TRUE(run(undisturbed, {.trials = 6}).ok());
+  const std::vector<std::string> expected = lines();
+
+  store = *Store::open(":memory:");
+  progress = {};
+  int cancellations = 0;
+  for (;;) {
+    WatchedRunner runner;
+    runner.before = [&, calls = 0]() mutable {
+      if (++calls > 5) request_cancellation();  // seen after this batch
+      return absl::OkStatus();
+    };
+    const Status status = run(runner, {.trials = 6});
+    reset_cancellation();
+    if (status.ok()) break;
+    ASSERT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+    EXPECT_EQ(runner.batches.size(), 6u);
+    ++cancellations;
+  }
+  EXPECT_GT(cancellations, 3);
+  EXPECT_EQ(lines(), expected);
+}
+
+TEST_F(TunerTest, GoesOnAfterALostDevice) {
+  WatchedRunner runner;
+  runner.before = [&] {
+    return runner.batches.size() < 7 ? absl::OkStatus() : absl::UnavailableError("gone");
+  };
+  EXPECT_EQ(run(runner, {.trials = 3}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(lines().size(), 14u);
+  WatchedRunner other;
+  EXPECT_TRUE(run(other, {.trials = 3}).ok());
+}
+
+// Killed at random moments; the records are those of a run that nobody disturbed.
+TEST_F(TunerTest, GoesOnAfterKills) {
+  const TuneOptions options{.trials = 12};
+  WatchedRunner undisturbed;
+  ASSERT_TRUE(run(undisturbed, options).ok());
+  const std::vector<std::string> expected = lines();
+
+  TemporaryFolder folder("tune");
+  const std::string path = join_path(folder.path(), "a.db");
+  Rng rng(11);
+  int kills = 0;
+  for (bool finished = false; !finished;) {
+    const pid_t pid = ::fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      auto opened = Store::open(path);
+      if (!opened.ok()) ::_exit(1);
+      WatchedRunner runner;
+      // Slow enough to be hit in the middle.
+      runner.before = [] {
+        ::usleep(500);
+        return absl::OkStatus();
+      };
+      const Status status = tune(runner, **opened, tasks, testing_plan(), options, nullptr);
+      ::_exit(status.ok() ? 0 : 2);
+    }
+    if (kills < 20) {
+      ::usleep(static_cast<useconds_t>(5000 + rng.uniform(25000)));
+      ::kill(pid, SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+    if (WIFSIGNALED(status)) {
+      ++kills;
+    } else {
+      ASSERT_EQ(WEXITSTATUS(status), 0);
+      finished = true;
+    }
+  }
+  EXPECT_GT(kills, 4);
+  store = *Store::open(path);
+  EXPECT_TRUE(store->check().ok());
+  EXPECT_EQ(lines(), expected);
+}
+
+// Fails as told; what works takes a time that depends on the schedule.
+struct Script {
+  std::function<TrialError(const Candidate&)> error = [](const Candidate&) {
+    return TrialError::kNone;
+  };
+  std::function<double(const Candidate&)> us = [](const Candidate&) { return 10.0; };
+  std::unique_ptr<WatchedRunner> runner() {
+    return std::make_unique<WatchedRunner>(make_scripted_runner(
+        simulated_target(),
+        [](const Candidate& candidate, void* context) {
+          auto& script = *static_cast<Script*>(context);
+          MeasureResult result;
+          result.error = script.error(candidate);
+          if (result.ok()) {
+            result.latency_us = script.us(candidate);
+          } else {
+            result.message = "scripted";
+          }
+          return result;
+        },
+        this));
+  }
+};
+
+bool is_default(const Candidate& candidate) {
+  return candidate.schedule ==
+         default_schedule(schedule_space(candidate.workload, simulated_target(), 1));
+}
+
+TEST_F(TunerTest, GivesUpWhenNothingWorks) {
+  Script script;
+  script.error = [](const Candidate&) { return TrialError::kCrash; };
+  const auto runner = script.runner();
+  const Status status = run(*runner, {.trials = 1000});
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(message(status)), HasSubstr("crash: scripted"));
+  EXPECT_THAT(std::string(message(status)), HasSubstr("chanas doctor"));
+  EXPECT_LT(runner->measured, 100);
+  // One workload alone is tried its 16 times.
+  store = *Store::open(":memory:");
+  progress = {};
+  tasks.resize(1);
+  const auto other = script.runner();
+  EXPECT_EQ(run(*other, {.trials = 1}).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(other->measured, 16);
+}
+
+TEST_F(TunerTest, ReplacesADefaultThatFails) {
+  Script script;
+  script.error = [](const Candidate& candidate) {
+    return is_default(candidate) ? TrialError::kCompile : TrialError::kNone;
+  };
+  const auto runner = script.runner();
+  ASSERT_TRUE(run(*runner, {.trials = 1, .budget_s = 1e-9}).ok());
+  ASSERT_GT(tasks.size(), 64u);  // more than may fail before the device is suspected
+  EXPECT_EQ(runner->measured, static_cast<int>(tasks.size()) + progress.failures);
+  const auto table =
+      LatencyTable::build(*store, testing_key(), simulated_target(), space_elements(tiny_space()));
+  ASSERT_TRUE(table.ok()) << table.status();
+  for (const auto& [key, row] : table->rows()) {
+    EXPECT_DOUBLE_EQ(row.latency_us, row.default_us) << key;  // stands in
+  }
+}
+
+TEST_F(TunerTest, LeavesAWorkloadThatNeverWorksBehind) {
+  const std::string bad = tasks[3].workload.fingerprint();
+  Script script;
+  script.error = [&](const Candidate& candidate) {
+    return candidate.workload.fingerprint() == bad ? TrialError::kWrongResult : TrialError::kNone;
+  };
+  const auto runner = script.runner();
+  ASSERT_TRUE(run(*runner, {.trials = 4}).ok());
+  EXPECT_EQ(store->records(bad, testing_key())->size(), 16u);
+  EXPECT_EQ(progress.workloads_done, progress.workloads);
+  EXPECT_EQ(progress.failures, 16);
+  progress = {};
+  const auto again = script.runner();
+  ASSERT_TRUE(run(*again, {.trials = 4}).ok());
+  EXPECT_EQ(again->measured, 0);
+}
+
+TEST_F(TunerTest, FailuresAreDataAndCountAsTrials) {
+  Script script;
+  // Two thirds of what is not a default fails, one way or another.
+  script.error = [](const Candidate& candidate) {
+    if (is_default(candidate)) return TrialError::kNone;
+    int sum = 0;
+    for (const int value : candidate.schedule.values) sum += value;
+    return sum % 3 == 0 ? TrialError::kNone
+                        : (sum % 3 == 1 ? TrialError::kUnstable : TrialError::kTimeout);
+  };
+  const auto runner = script.runner();
+  ASSERT_TRUE(run(*runner, {.trials = 8}).ok());
+  EXPECT_LE(runner->measured, static_cast<int>(8 * tasks.size()));
+  EXPECT_GT(progress.failures, static_cast<int>(tasks.size()));
+  std::map<TrialError, int> errors;
+  for (const TuningTask& task : tasks) {
+    for (const Record& record : records_of(*store, task.workload)) {
+      ++errors[record.result.error];
+    }
+  }
+  EXPECT_GT(errors[TrialError::kUnstable], 0);
+  EXPECT_GT(errors[TrialError::kTimeout], 0);
+}
+
+TEST_F(TunerTest, SpendsTrialsWhereTheyGain) {
+  tasks.resize(6);
+  const std::string slow = tasks[4].workload.fingerprint();
+  Script script;
+  script.us = [&](const Candidate& c) { return c.workload.fingerprint() == slow ? 500 : 5; };
+  const auto runner = script.runner();
+  runner->before = [&] {
+    if (runner->measured >= 40) request_cancellation();
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(run(*runner, {.trials = 100}).code(), absl::StatusCode::kCancelled);
+  for (const TuningTask& task : tasks) {
+    const size_t trials = store->records(task.workload.fingerprint(), testing_key())->size();
+    if (task.workload.fingerprint() == slow) {
+      EXPECT_GT(trials, 20u);
+    } else {
+      EXPECT_LT(trials, 10u);
+    }
+  }
+}
+
+TEST_F(TunerTest, RefusesABadOption) {
+  WatchedRunner runner;
+  EXPECT_EQ(run(runner, {.trials = 0}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(runner.measured, 0);
+}
+
+}  // namespace
+}  // namespace chanas
