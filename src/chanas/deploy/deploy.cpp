@@ -1,0 +1,178 @@
+#include "chanas/deploy/deploy.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "chanas/base/child_process.h"
+#include "chanas/base/file.h"
+#include "chanas/base/fingerprint.h"
+#include "chanas/base/rng.h"
+#include "chanas/deploy/library.h"
+#include "chanas/graph/interpreter.h"
+#include "chanas/graph/onnx.h"
+#include "chanas/graph/passes.h"
+#include "chanas/graph/safetensors.h"
+
+namespace chanas {
+namespace {
+
+bool is_identifier(const std::string& text) {
+  auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
+  return !text.empty() && text.size() <= 40 && letter(text[0]) &&
+         std::all_of(text.begin(), text.end(),
+                     [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; });
+}
+
+// The reference interpreter, not the library, says what is right.
+Reference reference_run(const Graph& graph, const Parameters& parameters) {
+  Reference reference;
+  Rng rng(1, "reference input");
+  const Shape& shape = graph.ops[static_cast<size_t>(graph.input_ops()[0])].shape;
+  for (int64_t i = 0; i < shape.elements(); ++i) {
+    reference.input.push_back(static_cast<float>(rng.normal()));
+  }
+  reference.output = interpret(graph, parameters, {reference.input}).back();
+  return reference;
+}
+
+std::string pkg_config(const ExportRequest& request) {
+  return fmt::format(
+      "prefix=${{pcfiledir}}\n\nName: {0}\nDescription: {1}, an image classifier made by CHaNAS\n"
+      "Version: 1.0.0\nCflags: -I${{prefix}}\nLibs: -L${{prefix}} -l{0}\nLibs.private: -lpthread -lm\n",
+      request.symbol, request.network.name.empty() ? request.symbol : request.network.name);
+}
+
+// Everything below a folder, relative, sorted.
+std::vector<std::string> files_below(const std::string& folder) {
+  std::set<std::string> files;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, error)) {
+    if (entry.is_regular_file()) files.insert(std::filesystem::relative(entry.path(), folder).string());
+  }
+  return {files.begin(), files.end()};
+}
+
+Status write_manifest(const ExportRequest& request, const Reference& reference, const std::string& folder) {
+  Json files = Json::object();
+  for (const std::string& file : files_below(folder)) {
+    CHANAS_ASSIGN_OR_RETURN(files[file], sha256_file(join_path(folder, file)));
+  }
+  Json manifest = {
+      {"format", 1},
+      {"symbol", request.symbol},
+      {"network", to_json(request.network)},
+      {"target", to_json(request.plan.target)},
+      {"threads", request.plan.threads},
+      {"macs", macs(request.network)},
+      {"params", params(request.network)},
+      {"classes", request.classes},
+      {"input", {{"layout", "NHWC float32, (pixel / 255 - mean) / std"}, {"mean", kImageMean}, {"std", kImageStd}}},
+      {"expected_latency_us",
+       {{"median", request.expected_us}, {"p10", request.expected_p10_us}, {"p90", request.expected_p90_us}}},
+      {"test_accuracy", request.test_accuracy},
+      {"reference", {{"logits", reference.output}, {"tolerance", 1e-4}}},
+      {"files", files},
+  };
+  if (!request.provenance.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(manifest["provenance"], parse_json(request.provenance));
+  }
+  return write_json(join_path(folder, "manifest.json"), manifest);
+}
+
+// `fresh` takes the place of `folder`; a kill in between leaves the old one beside it.
+Status replace_folder(const std::string& fresh, const std::string& folder) {
+  std::error_code error;
+  std::string old = folder + ".old";
+  std::filesystem::remove_all(old, error);
+  if (std::filesystem::exists(folder)) std::filesystem::rename(folder, old, error);
+  if (!error) std::filesystem::rename(fresh, folder, error);
+  if (error) {
+    return absl::InternalError(fmt::format("{}: cannot be replaced: {}", folder, error.message()));
+  }
+  std::filesystem::remove_all(old, error);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StatusOr<ExportResult> export_network(const ExportRequest& request,
+                                      const std::function<void(const std::string&)>& progress) {
+  if (!is_identifier(request.symbol)) {
+    return absl::InvalidArgumentError(fmt::format(
+        "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters", request.symbol));
+  }
+  Graph graph = lower(request.network);
+  CHANAS_RETURN_IF_ERROR(annotate(check_parameters(graph, request.parameters), "weights"));
+  Graph fused = graph;
+  Parameters folded = request.parameters;
+  CHANAS_RETURN_IF_ERROR(run_passes(fused, &folded));
+  CHANAS_ASSIGN_OR_RETURN(std::vector<float> weights, pack_plan(request.plan, folded));
+  Reference reference = reference_run(graph, request.parameters);
+
+  std::string fresh = fmt::format("{}.tmp.{}", request.folder, ::getpid());
+  struct Remove {
+    std::string path;
+    ~Remove() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  } remove_on_failure{fresh};
+  CHANAS_RETURN_IF_ERROR(make_folder(join_path(fresh, "src")));
+
+  progress(fmt::format("compiling {} stages", request.plan.stages.size()));
+  CHANAS_ASSIGN_OR_RETURN(std::vector<StageObject> stages,
+                          compile_stage_objects(request.plan, request.symbol, join_path(fresh, "src")));
+  progress("building the library");
+  CHANAS_RETURN_IF_ERROR(write_sources(request, stages, weights, reference, fresh));
+  CHANAS_RETURN_IF_ERROR(build_library(request, stages, fresh));
+
+  progress("writing ONNX, weights and manifest");
+  CHANAS_ASSIGN_OR_RETURN(std::string onnx, to_onnx(graph, request.parameters, request.symbol));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(fresh, request.symbol + ".onnx"), onnx));
+  SafetensorsFile safetensors;
+  safetensors.parameters = request.parameters;
+  safetensors.metadata = {{"format", "pt"}, {"network", request.network.name}};
+  CHANAS_RETURN_IF_ERROR(write_safetensors(join_path(fresh, "weights.safetensors"), safetensors));
+  CHANAS_RETURN_IF_ERROR(write_json(join_path(fresh, "plan.json"), to_json(request.plan)));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(fresh, request.symbol + ".pc"), pkg_config(request)));
+  CHANAS_RETURN_IF_ERROR(write_manifest(request, reference, fresh));
+  CHANAS_RETURN_IF_ERROR(replace_folder(fresh, request.folder));
+
+  ExportResult result;
+  result.folder = request.folder;
+  result.files = files_below(request.folder);
+  std::error_code error;
+  result.library_bytes =
+      static_cast<int64_t>(std::filesystem::file_size(join_path(request.folder, "lib" + request.symbol + ".so"), error));
+  result.weight_bytes = static_cast<int64_t>(weights.size() * sizeof(float));
+  return result;
+}
+
+StatusOr<SelftestResult> run_selftest(const std::string& folder, int threads, int samples) {
+  constexpr double kTimeout = 120;
+  CHANAS_ASSIGN_OR_RETURN(ChildProcess child,
+                          ChildProcess::start({join_path(folder, "selftest"), "--json", "--threads",
+                                               std::to_string(threads), "--samples", std::to_string(samples)}));
+  StatusOr<std::string> line = child.read_line(kTimeout);
+  if (!line.ok()) {
+    return absl::InternalError(
+        fmt::format("{}/selftest gave no result: {}", folder, line.status().message()));
+  }
+  CHANAS_ASSIGN_OR_RETURN(Json json, parse_json(*line));
+  SelftestResult result;
+  result.correct = json.value("correct", false);
+  result.max_relative_error = json.value("max_relative_error", 0.0);
+  result.median_us = json.value("median_us", 0.0);
+  result.p10_us = json.value("p10_us", 0.0);
+  result.p90_us = json.value("p90_us", 0.0);
+  result.min_us = json.value("min_us", 0.0);
+  result.threads = json.value("threads", 1);
+  return result;
+}
+
+}  // namespace chanas

@@ -1,0 +1,27 @@
+#pragma once
+// Internal to deploy: the C sources of an exported network and how they become a library.
+
+#include <string>
+#include <vector>
+
+#include "chanas/deploy/deploy.h"
+
+namespace chanas {
+
+// What the reference run of the exported network gave.
+struct Reference {
+  std::vector<float> input;   // [h, w, c]
+  std::vector<float> output;  // logits
+};
+
+// Writes <symbol>.h, example.c and src/ (model.c, selftest.c, weights, runtime) into `folder`.
+Status write_sources(const ExportRequest& request, const std::vector<StageObject>& stages,
+                     const std::vector<float>& weights, const Reference& reference,
+                     const std::string& folder);
+
+// Compiles src/ and the stage objects into lib<symbol>.a, lib<symbol>.so and selftest with the
+// system's C compiler. kUnavailable when there is none; kInternal with the compiler's own words.
+Status build_library(const ExportRequest& request, const std::vector<StageObject>& stages,
+                     const std::string& folder);
+
+}  // namespace chanas

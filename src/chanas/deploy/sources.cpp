@@ -1,0 +1,204 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "chanas/base/file.h"
+#include "chanas/deploy/library.h"
+#include "chanas/schedule/packing.h"
+
+namespace chanas {
+
+std::vector<std::pair<std::string, std::string>> export_templates();  // embedded templates/
+std::vector<std::pair<std::string, std::string>> runtime_sources();   // embedded runtime/
+
+namespace {
+
+using Substitutions = std::map<std::string, std::string>;
+
+// A C string literal.
+std::string literal(std::string_view text) {
+  std::string out = "\"";
+  for (unsigned char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += static_cast<char>(c);
+    } else if (c == '?' || c < 32 || c >= 127) {
+      out += fmt::format("\\{:03o}", c);  // '?' too: no trigraphs
+    } else {
+      out += static_cast<char>(c);
+    }
+  }
+  return out + "\"";
+}
+
+// Replaces every @NAME@; an unknown one is a bug.
+std::string fill(const std::string& text, const Substitutions& values) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    size_t open = text.find('@', at);
+    size_t close = open == std::string::npos ? open : text.find('@', open + 1);
+    if (close == std::string::npos) return out + text.substr(at);
+    auto value = values.find(text.substr(open + 1, close - open - 1));
+    CHANAS_CHECK(value != values.end()) << text.substr(open, close - open + 1);
+    out += text.substr(at, open - at) + value->second;
+    at = close + 1;
+  }
+  return out;
+}
+
+std::string find_template(const std::string& name) {
+  for (const auto& [file, text] : export_templates()) {
+    if (file == name) return text;
+  }
+  CHANAS_CHECK(false) << "no template " << name;
+  return "";
+}
+
+size_t input_count(const Stage& stage) { return stage.inputs.size(); }
+
+// Declarations and one adapter per distinct kernel, from the list form of the stage table to the
+// kernel's own argument list.
+void add_stages(const ExportRequest& request, const std::vector<StageObject>& objects, Substitutions& s) {
+  const ExecutionPlan& plan = request.plan;
+  std::set<std::string> seen;
+  size_t most = 1;
+  std::string declarations, calls, table;
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    const Stage& stage = plan.stages[i];
+    const std::string& symbol = objects[i].symbol;
+    most = std::max(most, input_count(stage));
+    if (seen.insert(symbol).second) {
+      std::string parameters, arguments;
+      for (size_t k = 0; k < input_count(stage); ++k) {
+        parameters += ", chanas_halide_buffer*";
+        arguments += fmt::format(", inputs[{}]", k);
+      }
+      declarations += fmt::format("int {}(void* context{}, chanas_halide_buffer* weights, chanas_halide_buffer* output);\n",
+                                  symbol, parameters);
+      calls += fmt::format(
+          "static int call_{}(void* context, chanas_halide_buffer** inputs, chanas_halide_buffer* weights,\n"
+          "                   chanas_halide_buffer* output) {{\n  return {}(context{}, weights, output);\n}}\n",
+          symbol, symbol, arguments);
+    }
+    ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
+    std::string inputs;
+    for (int input : stage.inputs) inputs += fmt::format("{}{}", inputs.empty() ? "" : ", ", input);
+    table += fmt::format("    {{call_{}, {{{}}}, {}, {}, {}, {}, {}}},\n", symbol, inputs, input_count(stage),
+                         stage.output, stage.weight_offset, packing(space, stage.schedule).size,
+                         literal(stage.name + ": " + stage.workload.describe()));
+  }
+  s["STAGE_DECLARATIONS"] = declarations;
+  s["STAGE_CALLS"] = calls;
+  s["STAGE_TABLE"] = table;
+  s["STAGES"] = std::to_string(plan.stages.size());
+  s["MAX_INPUTS"] = std::to_string(most);
+}
+
+// Instructions that the kernels may use, checked before the first of them runs.
+std::string cpu_check(const ExportRequest& request) {
+  const std::vector<std::pair<std::string, std::string>> features = {
+      {"sse41", "sse4.1"}, {"avx", "avx"}, {"avx2", "avx2"}, {"fma", "fma"}, {"avx512", "avx512f"}};
+  if (request.plan.target.triple.rfind("x86-64", 0) != 0) return "";
+  std::string conditions;
+  for (const auto& [halide, gcc] : features) {
+    if ((request.plan.target.triple + "-").find("-" + halide + (halide == "avx512" ? "" : "-")) == std::string::npos) {
+      continue;
+    }
+    conditions += fmt::format("{}!__builtin_cpu_supports(\"{}\")", conditions.empty() ? "" : " || ", gcc);
+  }
+  if (conditions.empty()) return "";
+  return fmt::format("  if ({}) return {}_ERROR_CPU;\n", conditions, "@MACRO@");
+}
+
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::toupper(c); });
+  return text;
+}
+
+Substitutions substitutions(const ExportRequest& request, const std::vector<StageObject>& objects) {
+  const ExecutionPlan& plan = request.plan;
+  Substitutions s;
+  s["SYMBOL"] = request.symbol;
+  s["MACRO"] = upper(request.symbol);
+  s["NETWORK"] = request.network.name.empty() ? request.symbol : request.network.name;
+  s["TARGET"] = plan.target.name;
+  s["TRIPLE"] = plan.target.triple;
+  s["HEIGHT"] = s["WIDTH"] = std::to_string(request.network.resolution);
+  s["CHANNELS"] = std::to_string(request.network.channels);
+  s["CLASSES"] = std::to_string(request.network.head.classes);
+  s["THREADS"] = std::to_string(plan.threads);
+  s["MEAN"] = fmt::format("{:.2f}", kImageMean);
+  s["STD"] = fmt::format("{:.2f}", kImageStd);
+  s["INPUT"] = std::to_string(plan.input);
+  s["OUTPUT"] = std::to_string(plan.output);
+  s["BUFFERS"] = std::to_string(plan.buffers.size());
+  s["ACTIVATION_BYTES"] = std::to_string(plan.activation_bytes);
+  for (const Buffer& b : plan.buffers) {
+    s["VALUES"] += fmt::format("    {{{}, {}, {}, {}}},\n", b.shape.h, b.shape.w, b.shape.c, b.offset_bytes);
+  }
+  for (int i = 0; i < request.network.head.classes; ++i) {
+    auto index = static_cast<size_t>(i);
+    s["CLASS_NAMES"] += "    " + literal(index < request.classes.size() ? request.classes[index] : "") + ",\n";
+  }
+  Json info = {{"network", s["NETWORK"]},
+               {"target", plan.target.name},
+               {"triple", plan.target.triple},
+               {"threads", plan.threads},
+               {"macs", macs(request.network)},
+               {"params", params(request.network)},
+               {"resolution", request.network.resolution},
+               {"classes", request.network.head.classes},
+               {"expected_us", request.expected_us},
+               {"test_accuracy", request.test_accuracy}};
+  s["INFO"] = literal(info.dump());
+  s["CPU_CHECK"] = fill(cpu_check(request), s);
+  add_stages(request, objects, s);
+  return s;
+}
+
+// Hexadecimal literals are exact.
+std::string float_array(const std::string& name, const std::vector<float>& values) {
+  std::string out = fmt::format("const float {}[{}] = {{", name, values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    out += fmt::format("{}{:a}f,", i % 8 == 0 ? "\n  " : " ", static_cast<double>(values[i]));
+  }
+  return out + "\n};\n";
+}
+
+}  // namespace
+
+Status write_sources(const ExportRequest& request, const std::vector<StageObject>& objects,
+                     const std::vector<float>& weights, const Reference& reference,
+                     const std::string& folder) {
+  Substitutions s = substitutions(request, objects);
+  std::string source = join_path(folder, "src");
+  CHANAS_RETURN_IF_ERROR(make_folder(source));
+  const std::string& symbol = request.symbol;
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(folder, symbol + ".h"), fill(find_template("model.h.in"), s)));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(folder, "example.c"), fill(find_template("example.c.in"), s)));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(source, "model.c"), fill(find_template("model.c.in"), s)));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(
+      join_path(source, "selftest.c"),
+      fill(find_template("selftest.c.in"), s) + "\n" + float_array(symbol + "_reference_input", reference.input) +
+          "\n" + float_array(symbol + "_reference_output", reference.output)));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(
+      join_path(source, "weights.bin"),
+      {reinterpret_cast<const char*>(weights.data()), weights.size() * sizeof(float)}));
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(
+      join_path(source, "weights.S"),
+      fmt::format("    .section .rodata\n    .balign 4096\n    .globl {0}_weights\n    .hidden {0}_weights\n"
+                  "{0}_weights:\n    .incbin \"weights.bin\"\n    .zero 64\n"
+                  "    .section .note.GNU-stack,\"\",%progbits\n",
+                  symbol)));
+  for (const auto& [name, text] : runtime_sources()) {
+    CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(source, name), text));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace chanas
