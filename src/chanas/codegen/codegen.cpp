@@ -41,14 +41,15 @@ auto guarded(const ScheduleSpace& space, const Body& body) -> decltype(body()) {
     text = error.what();
   }
   while (!text.empty() && text.back() == '\n') text.pop_back();
-  return absl::InvalidArgumentError(
-      fmt::format("compiling {}: the compiler refused the schedule: {}", space.workload.describe(), text));
+  return absl::InvalidArgumentError(fmt::format(
+      "compiling {}: the compiler refused the schedule: {}", space.workload.describe(), text));
 }
 
 Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
   Halide::Target target(space.target.triple);
   if (!assertions)
-    target = target.with_feature(Halide::Target::NoAsserts).with_feature(Halide::Target::NoBoundsQuery);
+    target =
+        target.with_feature(Halide::Target::NoAsserts).with_feature(Halide::Target::NoBoundsQuery);
   return target;
 }
 
@@ -167,7 +168,8 @@ class HalideKernel : public JitKernel {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space, const Schedule& schedule,
+StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
+                                                 const Schedule& schedule,
                                                  const CompileOptions& options, void* runtime) {
   CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
   return guarded(space, [&]() -> StatusOr<std::unique_ptr<JitKernel>> {
@@ -180,8 +182,8 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space, con
   });
 }
 
-Status compile_object(const ScheduleSpace& space, const Schedule& schedule, const std::string& symbol,
-                      const std::string& object_path) {
+Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
+                      const std::string& symbol, const std::string& object_path) {
   CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
   return guarded(space, [&]() -> Status {
     const Lowering lowering(space, schedule);
@@ -217,7 +219,8 @@ StatusOr<std::string> dump_lowered(const ScheduleSpace& space, const Schedule& s
     const TemporaryFolder folder("chanas-lowered");
     const std::string path = join_path(folder.path(), "kernel.stmt");
     Halide::Pipeline(lowering.output())
-        .compile_to_lowered_stmt(path, lowering.arguments(), Halide::Text, halide_target(space, false));
+        .compile_to_lowered_stmt(path, lowering.arguments(), Halide::Text,
+                                 halide_target(space, false));
     return read_file(path);
   });
 }

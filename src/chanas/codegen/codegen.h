@@ -1,6 +1,7 @@
 #pragma once
 // (workload, schedule, target) -> machine code. The only module that sees Halide. Calls may run out
-// of memory, hang or crash inside the compiler: only chanas-kernel, a child with limits, calls them.
+// of memory, hang or crash inside the compiler: only chanas-kernel, a child with limits, calls
+// them.
 
 #include <functional>
 #include <memory>
@@ -23,23 +24,25 @@ class JitKernel {
  public:
   virtual ~JitKernel() = default;
   // Returns 0, or the error code of a failed assertion (message in `error`). Parallel loops and
-  // scratch memory go through the runtime (chanas/runtime/runtime.h) instance given at compile time.
-  // Thread rule: one call at a time per kernel and runtime instance.
+  // scratch memory go through the runtime (chanas/runtime/runtime.h) instance given at compile
+  // time. Thread rule: one call at a time per kernel and runtime instance.
   virtual int run(const std::vector<const float*>& inputs, const float* weights, float* output,
                   std::string* error) = 0;
 };
 
 // kInvalidArgument: illegal schedule or the compiler refused it (message of the compiler, and a
 // schedule that the compiler proves to fail an assertion).
-StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space, const Schedule& schedule,
+StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
+                                                 const Schedule& schedule,
                                                  const CompileOptions& options, void* runtime);
 
 // An object file without assertions and without Halide's runtime: needs halide_malloc, halide_free,
 // halide_do_par_for and halide_error-family symbols, which chanas/runtime provides; the first
 // argument of `symbol` is the user context (a chanas_runtime instance):
-//   int symbol(void* context, halide_buffer_t* in0, ..., halide_buffer_t* weights, halide_buffer_t* out)
-Status compile_object(const ScheduleSpace& space, const Schedule& schedule, const std::string& symbol,
-                      const std::string& object_path);
+//   int symbol(void* context, halide_buffer_t* in0, ..., halide_buffer_t* weights, halide_buffer_t*
+//   out)
+Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
+                      const std::string& symbol, const std::string& object_path);
 
 // Loop nest, and source-like dump of the lowered program, for people.
 StatusOr<std::string> dump_loop_nest(const ScheduleSpace& space, const Schedule& schedule);

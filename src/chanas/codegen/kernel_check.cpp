@@ -95,30 +95,43 @@ class Maker {
   }
   int conv(int x, int c_out, int kernel, int stride, Activation act, bool bias, int residual = -1) {
     const Shape& in = graph_.ops[x].shape;
-    Op op{.kind = OpKind::kConv2d, .name = "", .inputs = {x},
+    Op op{.kind = OpKind::kConv2d,
+          .name = "",
+          .inputs = {x},
           .shape = {strided(in.h, stride), strided(in.w, stride), c_out},
-          .kernel = kernel, .stride = stride, .bias = bias, .act = act};
+          .kernel = kernel,
+          .stride = stride,
+          .bias = bias,
+          .act = act};
     if (residual >= 0) op.inputs.push_back(residual), op.residual = true;
     return add(op);
   }
   int depthwise(int x, int kernel, int stride, Activation act) {
     const Shape& in = graph_.ops[x].shape;
-    return add({.kind = OpKind::kDepthwise, .name = "", .inputs = {x},
+    return add({.kind = OpKind::kDepthwise,
+                .name = "",
+                .inputs = {x},
                 .shape = {strided(in.h, stride), strided(in.w, stride), in.c},
-                .kernel = kernel, .stride = stride, .bias = true, .act = act});
+                .kernel = kernel,
+                .stride = stride,
+                .bias = true,
+                .act = act});
   }
   int pool(int x) {
-    return add({.kind = OpKind::kGlobalPool, .name = "", .inputs = {x},
+    return add({.kind = OpKind::kGlobalPool,
+                .name = "",
+                .inputs = {x},
                 .shape = {1, 1, graph_.ops[x].shape.c}});
   }
   int scale(int x, int gate) {
-    return add({.kind = OpKind::kScale, .name = "", .inputs = {x, gate},
-                .shape = graph_.ops[x].shape});
+    return add(
+        {.kind = OpKind::kScale, .name = "", .inputs = {x, gate}, .shape = graph_.ops[x].shape});
   }
   int elementwise(OpKind kind, std::vector<int> inputs, Activation act) {
     const Shape shape = graph_.ops[inputs[0]].shape;
     return add({.kind = kind, .name = "", .inputs = std::move(inputs), .shape = shape, .act = act});
   }
+  int channels(int value) const { return graph_.ops[value].shape.c; }
   Workload workload() const {
     std::vector<int> ops;
     for (size_t i = 0; i < graph_.ops.size(); ++i)
@@ -130,7 +143,7 @@ class Maker {
   Graph graph_;
 };
 
-constexpr Activation kActs[] = {Activation::kNone,  Activation::kRelu,    Activation::kRelu6,
+constexpr Activation kActs[] = {Activation::kNone,   Activation::kRelu,    Activation::kRelu6,
                                 Activation::kHSwish, Activation::kSigmoid, Activation::kHSigmoid};
 
 }  // namespace
@@ -210,7 +223,8 @@ Workload example_workload(uint64_t seed, int index) {
     }
     case 10: {  // all
       const int x = maker.add(input(h, w, c));
-      const int d = maker.depthwise(maker.conv(x, channels(), 1, 1, act(), true), kernel, stride, act());
+      const int d =
+          maker.depthwise(maker.conv(x, channels(), 1, 1, act(), true), kernel, stride, act());
       const bool residual = stride == 1 && rng.bernoulli(0.5);
       maker.conv(d, residual ? c : channels(), 1, 1, Activation::kNone, true, residual ? x : -1);
       break;
@@ -226,7 +240,7 @@ Workload example_workload(uint64_t seed, int index) {
     }
     default: {  // rarer graphs: not fused, or windows on inner values
       const int x = maker.add(input(h, w, c));
-      switch (rng.uniform(4)) {
+      switch (rng.uniform(5)) {
         case 0:
           maker.elementwise(OpKind::kActivation, {x}, Activation::kHSwish);
           break;
@@ -240,8 +254,15 @@ Workload example_workload(uint64_t seed, int index) {
           maker.depthwise(maker.scale(x, gate), kernel, stride, act());
           break;
         }
+        case 3: {  // a value that two ops read
+          const int e = maker.conv(x, channels(), 1, 1, act(), true);
+          const int c_mid = maker.channels(e);
+          maker.conv(maker.depthwise(e, kernel, 1, act()), c_mid, 1, 1, Activation::kNone, true, e);
+          break;
+        }
         default:
-          maker.conv(maker.conv(x, channels(), 1, 1, act(), true), channels(), kernel, stride, act(), true);
+          maker.conv(maker.conv(x, channels(), 1, 1, act(), true), channels(), kernel, stride,
+                     act(), true);
       }
     }
   }

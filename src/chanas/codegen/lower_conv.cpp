@@ -22,8 +22,7 @@ Body Lowering::convolution(int index) {
   // A copied input is read as rows of floats, where a window row is contiguous: reduction over
   // (window row's floats, window rows). Anything else: (channels, window columns, window rows).
   const int row = copied ? depth * k : depth;
-  const RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1)
-                                      : RDom(0, depth, 0, k, 0, k);
+  const RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1) : RDom(0, depth, 0, k, 0, k);
   Expr column = 0, window_row = r.y;
   if (!copied && k > 1) column = r.y, window_row = r.z;
 
@@ -38,10 +37,9 @@ Body Lowering::convolution(int index) {
   const Expr step = r.x + depth * (copied ? Expr(k * window_row) : column + k * window_row);
   const Expr lane = v + tile.vector * (c % vectors);
   const int steps = depth * k * k;
-  const Expr weight = weights_scaled
-                          ? scaled_weights_[index](lane, step, c / vectors)
-                          : weights_(static_cast<int>(packed.weight_offset) + lane +
-                                     block * (step + steps * (c / vectors)));
+  const Expr weight = weights_scaled ? scaled_weights_[index](lane, step, c / vectors)
+                                     : weights_(static_cast<int>(packed.weight_offset) + lane +
+                                                block * (step + steps * (c / vectors)));
   sums(v, x, y, c) += in * weight;
 
   auto place = [=, this](const Halide::LoopLevel& level) {
@@ -69,7 +67,9 @@ void Lowering::scale_weights(int index) {
   scaled(lane, step, panel) = weights_(static_cast<int>(packed.weight_offset) + lane +
                                        tile.block() * (step + steps * panel)) *
                               channel(gate, step, 0, 0);
-  scaled.bound(lane, 0, tile.block()).bound(step, 0, steps).bound(panel, 0, packed.lanes / tile.block());
+  scaled.bound(lane, 0, tile.block())
+      .bound(step, 0, steps)
+      .bound(panel, 0, packed.lanes / tile.block());
   scaled.compute_root().vectorize(lane, tile.vector).unroll(lane);
   if (space_.threads > 1 && tile.parallel > 0) scaled.parallel(panel);
   scaled_weights_[index] = scaled;

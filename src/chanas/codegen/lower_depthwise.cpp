@@ -32,7 +32,8 @@ Body Lowering::depthwise(int index) {
     in = copies_[index](v, column, row, c);
   } else if (skip) {
     const Place inside = {v, clamp(column, 0, in_shape.w - 1), clamp(row, 0, in_shape.h - 1), c};
-    in = select(Halide::likely(column >= 0 && column < in_shape.w), lanes(index, data, inside), 0.0f);
+    in = select(Halide::likely(column >= 0 && column < in_shape.w), lanes(index, data, inside),
+                0.0f);
   } else {
     in = lanes(index, data, {v, column, row, c});
   }

@@ -1,11 +1,12 @@
 #pragma once
-// Private to this module, because it needs Halide's header: a workload and its schedule as one Halide
-// pipeline. Every value inside the workload is a Func (v, x, y, c): SIMD lane, column, row and number
-// of the channel vector, so that a vector of channels is a dense vector whatever the block sizes.
-// External values, packed weights and the output are flat arrays with constant index arithmetic.
+// Private to this module, because it needs Halide's header: a workload and its schedule as one
+// Halide pipeline. Every value inside the workload is a Func (v, x, y, c): SIMD lane, column, row
+// and number of the channel vector, so that a vector of channels is a dense vector whatever the
+// block sizes. External values, packed weights and the output are flat arrays with constant index
+// arithmetic.
 //
-// An op's Func is written tile by tile in an update stage whose loops are all explicit (tiling.h says
-// why splits have no remainders); its accumulators are a Func of their own inside that tile.
+// An op's Func is written tile by tile in an update stage whose loops are all explicit (tiling.h
+// says why splits have no remainders); its accumulators are a Func of their own inside that tile.
 
 #include <Halide.h>
 
@@ -83,18 +84,18 @@ class Lowering {
   std::vector<OpRole> roles_;
   std::vector<OpTile> tiles_;
   Packing packing_;
-  std::vector<const PackedOp*> packed_;  // by op
+  std::vector<const PackedOp*> packed_;     // by op
   std::vector<Halide::ImageParam> inputs_;  // by op, those of kInput ops defined
   Halide::ImageParam weights_;
-  std::vector<Halide::Func> values_;  // by op, inner ones
-  std::vector<Halide::Func> copies_;  // by the op that reads the copy
+  std::vector<Halide::Func> values_;          // by op, inner ones
+  std::vector<Halide::Func> copies_;          // by the op that reads the copy
   std::vector<Halide::Func> scaled_weights_;  // by the convolution that uses them
   Halide::Func output_;
 };
 
 // 0 <= y < rows as one unsigned comparison. Halide must not see through it: it narrows a condition
-// like y < 1 to the row that it names and then takes that row for needed everywhere, which gave wrong
-// results (3x3 convolution with stride 2 in strips).
+// like y < 1 to the row that it names and then takes that row for needed everywhere, which gave
+// wrong results (3x3 convolution with stride 2 in strips).
 Halide::Expr inside_rows(const Halide::Expr& y, int rows);
 Halide::Expr activate(Activation activation, const Halide::Expr& x);
 

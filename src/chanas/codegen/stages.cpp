@@ -82,7 +82,8 @@ void Lowering::output_stage(int index, const Body& body) {
 
   // Outermost first. Slices and strips are the loops in which the producer is computed.
   Expr slice = 0, strip = 0, block = 0, row = 0, tile_x = 0;
-  const Loop slices = {&slice, tile.vectors / tile.slice}, strips = {&strip, ceil_div(view.h, tile.strip)};
+  const Loop slices = {&slice, tile.vectors / tile.slice},
+             strips = {&strip, ceil_div(view.h, tile.strip)};
   const Loop blocks = {&block, tile.slice / tile.channel_vectors}, rows = {&row, tile.strip};
   const Loop tiles = {&tile_x, ceil_div(view.w, tile.pixels)};
   std::vector<Loop> all;
@@ -102,7 +103,8 @@ void Lowering::output_stage(int index, const Body& body) {
 
   const bool parallel = space_.threads > 1 && tile.parallel > 0 && !loops.empty();
   const bool fuse = parallel && tile.parallel == 2 && loops.size() > 1 && around_producer != 1;
-  std::vector<Halide::Range> ranges = {{0, tile.vector}, {0, tile.channel_vectors}, {0, tile.pixels}};
+  std::vector<Halide::Range> ranges = {
+      {0, tile.vector}, {0, tile.channel_vectors}, {0, tile.pixels}};
   for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].extent);
   if (loops.empty()) ranges.emplace_back(0, 1);
   const RDom r(ranges);
@@ -132,7 +134,8 @@ void Lowering::output_stage(int index, const Body& body) {
   if (parallel) stage.parallel(fuse ? fused : r[outermost]);
   if (body.place) body.place(loop(outermost - 3));
   // One slice and one strip that are the whole: the producer comes first.
-  place_producer(index, around_producer > 0 ? std::optional(loop(around_producer - 1)) : std::nullopt);
+  place_producer(index,
+                 around_producer > 0 ? std::optional(loop(around_producer - 1)) : std::nullopt);
 }
 
 bool Lowering::in_strips(int index) const {
@@ -160,7 +163,7 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
   if (!copied && !(producer >= 0 && tile.inside)) return;
 
   Func f = copied ? copies_[index] : values_[producer];
-  Var x("x"), y("y"), c("c");
+  Var y("y"), c("c");
   const bool flat_rows = copied && self.kind == OpKind::kConv2d;
   const bool lanes_shared = self.kind != OpKind::kConv2d;
   if (tile.inside) {
@@ -181,8 +184,7 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
     return;
   }
   f.bound(y, 0, rows);
-  if (space_.threads > 1 && tile.parallel > 0)
-    for (int i = 0; i < f.num_update_definitions(); ++i) f.update(i).parallel(y);
+  if (space_.threads > 1 && tile.parallel > 0) f.update(f.num_update_definitions() - 1).parallel(y);
 }
 
 void Lowering::place_first(int index) {

@@ -23,7 +23,8 @@ const OpRules& rules_of(OpKind kind) {
 void add_field(const OpContext& context, std::string_view what, Primitive primitive,
                std::vector<int> choices, int extent, std::vector<Field>& fields) {
   if (choices.size() < 2 && (choices.empty() || choices[0] == 0)) return;
-  fields.push_back({fmt::format("op{}.{}", context.index, what), primitive, std::move(choices), extent});
+  fields.push_back(
+      {fmt::format("op{}.{}", context.index, what), primitive, std::move(choices), extent});
 }
 
 void add_vector_field(const OpContext& context, std::vector<Field>& fields) {
@@ -52,11 +53,12 @@ std::vector<int> vector_choices(const Target& target, int channels) {
   return choices;
 }
 
-std::vector<int> channel_vector_choices(const Target& target, int channels, std::vector<int> candidates,
-                                        int largest) {
+std::vector<int> channel_vector_choices(const Target& target, int channels,
+                                        std::vector<int> candidates, int largest) {
   std::set<int> choices;
   for (int width : vector_choices(target, channels))
-    for (int n : split_choices(candidates, needed_vectors(channels, width), largest)) choices.insert(n);
+    for (int n : split_choices(candidates, needed_vectors(channels, width), largest))
+      choices.insert(n);
   return {choices.begin(), choices.end()};
 }
 
@@ -88,8 +90,8 @@ std::vector<int> slice_choices(const Target& target, int channels) {
 }
 
 Status broken(const OpContext& context, std::string_view rule, const std::string& found) {
-  return absl::InvalidArgumentError(
-      fmt::format("schedule of {}, op{}: {}: {}", context.workload.describe(), context.index, rule, found));
+  return absl::InvalidArgumentError(fmt::format(
+      "schedule of {}, op{}: {}: {}", context.workload.describe(), context.index, rule, found));
 }
 
 Status check_registers(const OpContext& context, const OpTile& tile) {
@@ -120,6 +122,13 @@ Status check_body(const OpContext& context, int64_t steps, int64_t limit) {
                 fmt::format("{} multiply-adds, expected at most {}", steps, limit));
 }
 
+int default_parallel(const OpContext& context) {
+  const Graph& graph = context.workload.graph;
+  int64_t work = macs(graph);
+  for (const Op& op : graph.ops) work += op.shape.elements();
+  return work > 250'000 ? 1 : 0;
+}
+
 int choose_vector(const OpContext& context) {
   const int channels = context.role().view.c;
   const std::vector<int> choices = vector_choices(context.target, channels);
@@ -129,21 +138,29 @@ int choose_vector(const OpContext& context) {
   return best;
 }
 
-TileChoice choose_tile(const OpContext& context, int vector, const std::vector<int>& channel_vectors,
-                       const std::vector<int>& pixels, double loads_per_pixel) {
+TileChoice choose_tile(const OpContext& context, int vector,
+                       const std::vector<int>& channel_vectors, const std::vector<int>& pixels,
+                       double loads_per_pixel) {
   const Shape& view = context.role().view;
   const int needed = needed_vectors(view.c, vector);
+  // Weights that a tile one vector wide reads; more than half of the first cache come from the
+  // second.
+  const Op& op = context.op();
+  const int64_t panel_bytes = int64_t{4} * vector * op.kernel * op.kernel *
+                              (op.kind == OpKind::kDepthwise ? 1 : context.input().shape.c);
   TileChoice best;
   double best_cost = 0;
   for (int n : channel_vectors) {
     const int excess = round_up(needed, n) - needed;
     if (n > needed || excess * 3 > needed) continue;
+    const bool weights_in_l1 = panel_bytes * n * 2 <= context.target.l1_bytes;
     for (int p : pixels) {
       // Accumulators, the weights of one step, and one input.
       if (n * p + n + 1 > context.target.vector_registers) continue;
       const double waste = double(round_up(needed, n)) / needed * round_up(view.w, p) / view.w;
       const double macs = n * p, loads = n + loads_per_pixel * p;
-      const double cycles = std::max({macs / 2, loads / 2, 4.0}) + 0.15 * loads;
+      const double weights = weights_in_l1 ? 0.5 * n : 1.3 * n;
+      const double cycles = std::max({macs / 2, loads / 2, weights, 4.0}) + 0.15 * loads;
       const double cost = cycles / macs * waste;
       if (best_cost != 0 && cost >= best_cost) continue;
       best = {n, p};

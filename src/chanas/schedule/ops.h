@@ -1,6 +1,6 @@
 #pragma once
-// The schedule of each op kind: its fields, its legality rules and its default values stand together
-// in one file per kind. A new kind is one file and one line in rules_of().
+// The schedule of each op kind: its fields, its legality rules and its default values stand
+// together in one file per kind. A new kind is one file and one line in rules_of().
 
 #include <string>
 #include <string_view>
@@ -53,8 +53,8 @@ std::vector<int> vector_choices(const Target& target, int channels);
 // Factors out of `candidates` that cut `extent` with little waste; `extent` itself when small.
 std::vector<int> split_choices(std::vector<int> candidates, int extent, int largest);
 // Vectors per tile that suit one of the vector widths.
-std::vector<int> channel_vector_choices(const Target& target, int channels, std::vector<int> candidates,
-                                        int largest);
+std::vector<int> channel_vector_choices(const Target& target, int channels,
+                                        std::vector<int> candidates, int largest);
 // Rows per strip; 0: no strips.
 std::vector<int> strip_choices(int rows);
 // Vectors per slice in units of the common tile; 0: no slices.
@@ -67,6 +67,9 @@ Status check_channels(const OpContext& context, const OpTile& tile);
 Status check_body(const OpContext& context, int64_t steps, int64_t limit);
 Status broken(const OpContext& context, std::string_view rule, const std::string& found);
 
+// 1 where the workload is large enough for several threads, else 0: starting a loop costs about a
+// microsecond.
+int default_parallel(const OpContext& context);
 // The width of the untuned schedule: the full one unless half of it computes a third less.
 int choose_vector(const OpContext& context);
 // The tile with the least estimated time of one reduction step: multiply-adds and loads at two a
@@ -75,7 +78,8 @@ int choose_vector(const OpContext& context);
 struct TileChoice {
   int channel_vectors = 1, pixels = 1;
 };
-TileChoice choose_tile(const OpContext& context, int vector, const std::vector<int>& channel_vectors,
-                       const std::vector<int>& pixels, double loads_per_pixel);
+TileChoice choose_tile(const OpContext& context, int vector,
+                       const std::vector<int>& channel_vectors, const std::vector<int>& pixels,
+                       double loads_per_pixel);
 
 }  // namespace chanas

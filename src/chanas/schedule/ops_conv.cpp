@@ -23,10 +23,10 @@ bool may_strip(const OpContext& context) {
 std::vector<int> vectors_choices(const OpContext& context) {
   const Shape& view = context.role().view;
   const bool one_pixel = view.w * view.h == 1;
-  return channel_vector_choices(context.target, view.c,
-                                one_pixel ? std::vector{1, 2, 3, 4, 5, 6, 8, 10}
-                                          : std::vector{1, 2, 3, 4, 5, 6, 7},
-                                one_pixel ? 10 : 7);
+  return channel_vector_choices(
+      context.target, view.c,
+      one_pixel ? std::vector{1, 2, 3, 4, 5, 6, 8, 10} : std::vector{1, 2, 3, 4, 5, 6, 7},
+      one_pixel ? 10 : 7);
 }
 
 std::vector<int> pixels_choices(const OpContext& context) {
@@ -44,7 +44,7 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   for (int steps : {2, 4, 8})
     if (reduction_row(context) % steps == 0) unroll.push_back(steps);
   add_field(context, "unroll", Primitive::kUnroll, unroll, reduction_row(context), out);
-  add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
+  if (view.w * view.h > 1) add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
   if (may_strip(context))
     add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
   add_parallel_field(context, {0, 1, 2}, out);
@@ -56,8 +56,9 @@ Status check(const OpContext& context, const OpTile& tile) {
   CHANAS_RETURN_IF_ERROR(
       check_body(context, int64_t{tile.channel_vectors} * tile.pixels * tile.unroll, 128));
   if (tile.parallel == 2 && tile.inside)
-    return broken(context, "forbidden combination",
-                  "parallel=2 fuses channel blocks into the strips, which would repeat the producer");
+    return broken(
+        context, "forbidden combination",
+        "parallel=2 fuses channel blocks into the strips, which would repeat the producer");
   if (tile.parallel == 2 && tile.order == 1 && !context.role().final)
     return broken(context, "forbidden combination",
                   "parallel=2 needs order=0 where the value is not the output");
@@ -66,11 +67,12 @@ Status check(const OpContext& context, const OpTile& tile) {
 
 OpValues defaults(const OpContext& context, int vector) {
   OpValues values;
-  const TileChoice tile = choose_tile(context, vector, vectors_choices(context), pixels_choices(context), 1);
+  const TileChoice tile =
+      choose_tile(context, vector, vectors_choices(context), pixels_choices(context), 1);
   values.vector = vector;
   values.channel_vectors = tile.channel_vectors;
   values.pixels = tile.pixels;
-  values.parallel = 1;
+  values.parallel = default_parallel(context);
   return values;
 }
 

@@ -1,7 +1,7 @@
 // Depthwise convolution: a tile of pixels and channel vectors in registers, the window unrolled.
-// What lies outside the image is a choice ("border"): zeros in the buffer that is read (the producer
-// writes them; an external input is copied), or taps that are left out: columns when the code is made,
-// with own code for the first and the last tile of a row, rows by a test.
+// What lies outside the image is a choice ("border"): zeros in the buffer that is read (the
+// producer writes them; an external input is copied), or taps that are left out: columns when the
+// code is made, with own code for the first and the last tile of a row, rows by a test.
 
 #include <fmt/core.h>
 
@@ -21,13 +21,13 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   add_field(context, "channel_vectors", Primitive::kSplit,
             channel_vector_choices(context.target, view.c, {1, 2, 3, 4}, 4),
             needed_vectors(view.c, vector_choices(context.target, view.c).back()), out);
-  add_field(context, "pixels", Primitive::kSplit,
-            pixels_choices(context), view.w, out);
+  add_field(context, "pixels", Primitive::kSplit, pixels_choices(context), view.w, out);
   add_field(context, "unroll", Primitive::kUnroll, {0, 1}, 0, out);
   add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
   if (context.op().kernel > 1) add_field(context, "border", Primitive::kCache, {0, 1}, 0, out);
   if (window || context.has_producer()) {
-    add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0, out);
+    add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0,
+              out);
     if (context.role().final)
       add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
   }
@@ -42,7 +42,8 @@ Status check(const OpContext& context, const OpTile& tile) {
       context, int64_t{tile.channel_vectors} * tile.pixels * k * (tile.unroll ? k : 1), 400));
   const Shape& view = context.role().view;
   if (!tile.border && context.role().window_on_input && tile.inside)
-    return broken(context, "forbidden combination", "border=0 has no copy to place in slice or strip");
+    return broken(context, "forbidden combination",
+                  "border=0 has no copy to place in slice or strip");
   const bool sliced = tile.slice < tile.vectors, stripped = tile.strip < view.h;
   if (tile.parallel == 2 && tile.inside && !(sliced && stripped))
     return broken(context, "forbidden combination",
@@ -55,14 +56,15 @@ Status check(const OpContext& context, const OpTile& tile) {
 
 OpValues defaults(const OpContext& context, int vector) {
   OpValues values;
-  const TileChoice tile = choose_tile(context, vector, {1}, pixels_choices(context), context.op().stride);
+  const TileChoice tile =
+      choose_tile(context, vector, {1}, pixels_choices(context), context.op().stride);
   values.vector = vector;
   values.channel_vectors = 1;
   values.pixels = tile.pixels;
   values.unroll = 0;
   values.border = 0;
   values.slice = context.has_producer() ? 1 : 0;
-  values.parallel = 1;
+  values.parallel = default_parallel(context);
   return values;
 }
 

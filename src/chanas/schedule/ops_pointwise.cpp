@@ -21,7 +21,7 @@ Status check(const OpContext& context, const OpTile& tile) {
 OpValues defaults(const OpContext& context, int vector) {
   OpValues values;
   values.vector = vector;
-  values.parallel = 1;
+  values.parallel = default_parallel(context);
   if (context.role().foldable) {
     // Whichever is smaller is multiplied once: the weights or the input.
     const Shape& in = context.op().shape;

@@ -12,7 +12,8 @@ void fields(const OpContext& context, std::vector<Field>& out) {
             channel_vector_choices(context.target, view.c, {1, 2, 3, 4, 5, 6, 8}, 8),
             needed_vectors(view.c, vector_choices(context.target, view.c).back()), out);
   if (context.has_producer())
-    add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0, out);
+    add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0,
+              out);
   add_parallel_field(context, {0, 1}, out);
 }
 
@@ -27,7 +28,7 @@ OpValues defaults(const OpContext& context, int vector) {
   values.vector = vector;
   for (int vectors : {1, 2, 3, 4, 5, 6, 8})
     if (needed % vectors == 0) values.channel_vectors = vectors;
-  values.parallel = needed >= 16 ? 1 : 0;
+  values.parallel = default_parallel(context);
   return values;
 }
 

@@ -13,8 +13,7 @@ int64_t aligned(int64_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
 // Weights that one output channel has: window times input channels.
 int64_t reduction_size(const Workload& workload, const Op& op) {
   const int64_t window = int64_t{op.kernel} * op.kernel;
-  return op.kind == OpKind::kDepthwise ? window
-                                       : window * workload.graph.ops[op.inputs[0]].shape.c;
+  return op.kind == OpKind::kDepthwise ? window : window * workload.graph.ops[op.inputs[0]].shape.c;
 }
 
 }  // namespace
@@ -45,8 +44,8 @@ Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
   return result;
 }
 
-void pack_weights(const ScheduleSpace& space, const Schedule& schedule, const Parameters& parameters,
-                  const std::vector<std::string>& names, float* out) {
+void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
+                  const Parameters& parameters, const std::vector<std::string>& names, float* out) {
   const Packing layout = packing(space, schedule);
   std::fill_n(out, layout.size, 0.0f);
   for (const PackedOp& packed : layout.ops) {

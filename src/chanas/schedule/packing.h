@@ -13,13 +13,13 @@ namespace chanas {
 
 // Where one op's parameters lie in the workload's buffer. Convolution weights are packed
 // [lanes / block][k][k][c_in][block] (depthwise: c_in is 1), biases [lanes]. Lanes are channels
-// filled up to whole blocks: the last vector of an op with C channels holds C - vector .. C - 1, and
-// so do any vectors after it, so that no lane is empty (lane_channel in tiling.h).
+// filled up to whole blocks: the last vector of an op with C channels holds C - vector .. C - 1,
+// and so do any vectors after it, so that no lane is empty (lane_channel in tiling.h).
 struct PackedOp {
-  int op = 0;      // index in the workload's graph
-  int vector = 1;  // lanes of one SIMD vector
-  int block = 1;   // lanes per panel, a multiple of `vector`
-  int lanes = 0;   // a multiple of `block`
+  int op = 0;                                  // index in the workload's graph
+  int vector = 1;                              // lanes of one SIMD vector
+  int block = 1;                               // lanes per panel, a multiple of `vector`
+  int lanes = 0;                               // a multiple of `block`
   int64_t weight_offset = 0, weight_size = 0;  // floats; offsets are multiples of 16
   int64_t bias_offset = 0, bias_size = 0;      // size 0: no bias
 };
@@ -31,7 +31,7 @@ Packing packing(const ScheduleSpace& space, const Schedule& schedule);
 
 // Fills `out` (packing.size floats) from `parameters`, where names[i] is the parameter prefix of
 // op i of the workload's graph (Group::names). Parameters were checked (check_parameters).
-void pack_weights(const ScheduleSpace& space, const Schedule& schedule, const Parameters& parameters,
-                  const std::vector<std::string>& names, float* out);
+void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
+                  const Parameters& parameters, const std::vector<std::string>& names, float* out);
 
 }  // namespace chanas

@@ -31,8 +31,8 @@ std::vector<Life> lives(const ExecutionPlan& plan) {
   return result;
 }
 
-// Places buffers and weights. Largest buffer first, each at the lowest offset that is free during its
-// life, which comes close to the largest sum of buffers that live at once.
+// Places buffers and weights. Largest buffer first, each at the lowest offset that is free during
+// its life, which comes close to the largest sum of buffers that live at once.
 void lay_out(ExecutionPlan& plan) {
   const std::vector<Life> life = lives(plan);
   std::vector<int> order(plan.buffers.size());
@@ -88,8 +88,8 @@ StatusOr<const Cut*> find_cut(const Element& element, const std::string& name) {
     if (cut.name == name) return &cut;
     names.push_back(cut.name);
   }
-  return absl::InvalidArgumentError(fmt::format("{} has no cut \"{}\"; its cuts are {}",
-                                                element.name, name, join(names)));
+  return absl::InvalidArgumentError(
+      fmt::format("there is no cut \"{}\"; the cuts are {}", name, join(names)));
 }
 
 Status add_element(const CutNetwork& network, const Element& element, const ElementChoice& choice,
@@ -101,8 +101,8 @@ Status add_element(const CutNetwork& network, const Element& element, const Elem
                                                   choice.schedules.size()));
   for (size_t i = 0; i < cut->groups.size(); ++i) {
     const Group& group = cut->groups[i];
-    const Status legal = check_legal(
-        schedule_space(group.workload, plan.target, plan.threads), choice.schedules[i]);
+    const Status legal =
+        check_legal(schedule_space(group.workload, plan.target, plan.threads), choice.schedules[i]);
     if (!legal.ok()) return annotate(legal, fmt::format("cut \"{}\"", cut->name));
     Stage stage;
     stage.name = stage_name(element, network.graph, group);
@@ -127,8 +127,8 @@ Status add_element(const CutNetwork& network, const Element& element, const Elem
 StatusOr<ExecutionPlan> make_plan(const CutNetwork& network, const Target& target, int threads,
                                   const std::vector<ElementChoice>& choices) {
   if (choices.size() != network.elements.size())
-    return absl::InvalidArgumentError(fmt::format("{} choices for {} elements", choices.size(),
-                                                  network.elements.size()));
+    return absl::InvalidArgumentError(
+        fmt::format("{} choices for {} elements", choices.size(), network.elements.size()));
   const std::vector<int> inputs = network.graph.input_ops();
   CHANAS_CHECK(inputs.size() == 1) << inputs.size() << " inputs";
   ExecutionPlan plan;
@@ -226,8 +226,8 @@ StatusOr<ExecutionPlan> read_plan(const Json& json) {
     stage.names = item.at("names").get<std::vector<std::string>>();
     stage.inputs = item.at("inputs").get<std::vector<int>>();
     stage.output = item.at("output").get<int>();
-    CHANAS_RETURN_IF_ERROR(check_legal(
-        schedule_space(stage.workload, plan.target, plan.threads), stage.schedule));
+    CHANAS_RETURN_IF_ERROR(
+        check_legal(schedule_space(stage.workload, plan.target, plan.threads), stage.schedule));
     const Graph& graph = stage.workload.graph;
     const std::vector<int> inputs = graph.input_ops();
     bool good = stage.names.size() == graph.ops.size() && stage.inputs.size() == inputs.size() &&

@@ -5,17 +5,14 @@
 namespace chanas {
 namespace {
 
-bool is_external(const Graph& graph, int value) {
-  return graph.ops[value].kind == OpKind::kInput;
-}
+bool is_external(const Graph& graph, int value) { return graph.ops[value].kind == OpKind::kInput; }
 
 bool is_elementwise(const Op& op) {
   return op.kind == OpKind::kActivation || op.kind == OpKind::kAdd || op.kind == OpKind::kScale;
 }
 
 bool is_pointwise(const Op& op) {
-  return is_elementwise(op) ||
-         (op.kind == OpKind::kConv2d && op.kernel == 1 && op.stride == 1);
+  return is_elementwise(op) || (op.kind == OpKind::kConv2d && op.kernel == 1 && op.stride == 1);
 }
 
 // A scale whose only reader is a 1x1 convolution's data input.
@@ -33,15 +30,15 @@ bool is_flat(const Graph& graph, int index) {
   const Op& op = graph.ops[index];
   if (!is_pointwise(op)) return false;
   for (int input : op.inputs) {
-    const bool flat_scale = is_foldable(graph, input) &&
-                            std::ranges::all_of(graph.ops[input].inputs,
-                                                [&](int i) { return is_external(graph, i); });
+    const bool flat_scale =
+        is_foldable(graph, input) &&
+        std::ranges::all_of(graph.ops[input].inputs, [&](int i) { return is_external(graph, i); });
     if (!is_external(graph, input) && !flat_scale) return false;
   }
   const std::vector<int> users = graph.users(index);
   if (is_foldable(graph, index)) return is_flat(graph, users[0]);
-  return std::ranges::all_of(
-      users, [&](int user) { return graph.ops[user].kind == OpKind::kGlobalPool; });
+  return std::ranges::all_of(users,
+                             [&](int user) { return graph.ops[user].kind == OpKind::kGlobalPool; });
 }
 
 // Inputs whose values an op reads lane by lane.

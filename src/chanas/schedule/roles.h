@@ -15,8 +15,8 @@ struct OpRole {
   Shape view;
   // kScale read by one 1x1 convolution alone: the "scale" field may fold it into that convolution.
   bool foldable = false;
-  // The op of the workload that makes the data input and is read by this op alone, so that it can be
-  // computed inside this op's loops; -1: none.
+  // The op of the workload that makes the data input and is read by this op alone, so that it can
+  // be computed inside this op's loops; -1: none.
   int producer = -1;
   // Reads an external value through a window wider than one pixel.
   bool window_on_input = false;

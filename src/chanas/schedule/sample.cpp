@@ -78,14 +78,19 @@ Schedule mutate(const ScheduleSpace& space, const Schedule& schedule, Rng& rng) 
     }
     if (check_legal(space, result).ok()) return result;
   }
-  // No legal neighbour was met: any other legal point.
-  for (int i = 0; i < kTries; ++i) {
-    Schedule result;
-    for (const Field& field : space.fields) result.values.push_back(redraw(field, rng));
-    if (result != schedule && check_legal(space, result).ok()) return result;
+  // Legal neighbours are rare: look at all that differ in one field, from a random one on.
+  std::vector<Schedule> neighbours;
+  for (int f : indices) {
+    for (int choice : space.fields[f].choices) {
+      Schedule result = schedule;
+      result.values[f] = choice;
+      if (result != schedule) neighbours.push_back(std::move(result));
+    }
   }
-  const Schedule untuned = default_schedule(space);
-  return untuned;
+  rng.shuffle(neighbours);
+  for (const Schedule& result : neighbours)
+    if (check_legal(space, result).ok()) return result;
+  return default_schedule(space);
 }
 
 Schedule crossover(const ScheduleSpace& space, const Schedule& a, const Schedule& b, Rng& rng) {

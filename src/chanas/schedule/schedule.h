@@ -18,12 +18,24 @@ namespace chanas {
 inline constexpr int kScheduleVersion = 1;
 
 // Table 1 of the paper.
-enum class Primitive { kSplit, kFuse, kReorder, kUnroll, kVectorize, kParallel, kInline, kComputeAt, kCache, kBind };
+enum class Primitive {
+  kSplit,
+  kFuse,
+  kReorder,
+  kUnroll,
+  kVectorize,
+  kParallel,
+  kInline,
+  kComputeAt,
+  kCache,
+  kBind
+};
 std::string_view primitive_name(Primitive primitive);
 
 // One decision: a named position of the vector and the values that it may take.
 struct Field {
-  std::string name;  // "<op>.<what>": "op0.vector", "op0.channel_vectors", "op1.pixels", "fuse.level"
+  std::string
+      name;  // "<op>.<what>": "op0.vector", "op0.channel_vectors", "op1.pixels", "fuse.level"
   Primitive primitive = Primitive::kSplit;
   std::vector<int> choices;  // ascending
   int extent = 0;            // of the loop that a split factor cuts; 0: the value is not a factor
@@ -60,9 +72,9 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 Schedule default_schedule(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);
-// One to three fields redrawn (neighbouring choices likelier than distant ones; split factors that divide
-// the extent likelier than others, paper Fig. 9); legal and different from `schedule` unless the
-// space has one point.
+// One to three fields redrawn (neighbouring choices likelier than distant ones; split factors that
+// divide the extent likelier than others, paper Fig. 9); legal and different from `schedule` unless
+// the space has one point.
 Schedule mutate(const ScheduleSpace& space, const Schedule& schedule, Rng& rng);
 Schedule crossover(const ScheduleSpace& space, const Schedule& a, const Schedule& b, Rng& rng);
 

@@ -24,8 +24,8 @@ StatusOr<Schedule> parse_schedule(const ScheduleSpace& space, std::string_view t
   Schedule schedule;
   schedule.values.resize(space.fields.size());
   std::set<int> seen;
-  for (absl::string_view piece : absl::StrSplit(absl::string_view(text.data(), text.size()), ' ',
-                                                absl::SkipEmpty())) {
+  for (absl::string_view piece :
+       absl::StrSplit(absl::string_view(text.data(), text.size()), ' ', absl::SkipEmpty())) {
     const std::string_view item(piece.data(), piece.size());
     const size_t equals = item.find('=');
     const std::string name(item.substr(0, equals));

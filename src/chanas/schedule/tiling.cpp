@@ -44,7 +44,8 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
   std::vector<int> step = unit;
   for (int i = 0; i < count; ++i) {
     const int lanes = roles[i].lanes;
-    if (lanes >= 0 && tiles[i].slice > 0) step[lanes] = std::lcm(step[lanes], tiles[i].slice * unit[lanes]);
+    if (lanes >= 0 && tiles[i].slice > 0)
+      step[lanes] = std::lcm(step[lanes], tiles[i].slice * unit[lanes]);
   }
   for (int i = 0; i < count; ++i) {
     const int lanes = roles[i].lanes;

@@ -9,10 +9,10 @@
 
 namespace chanas {
 
-// Loops over vectors of channels ("lanes"), pixels of a row and rows. Splits never leave a remainder:
-// the last part of a loop that the factor does not divide is shifted inwards and computes a few
-// elements again. The same holds for channels: the last vector of an op with C channels covers
-// C - vector .. C - 1, so that no loop needs a mask.
+// Loops over vectors of channels ("lanes"), pixels of a row and rows. Splits never leave a
+// remainder: the last part of a loop that the factor does not divide is shifted inwards and
+// computes a few elements again. The same holds for channels: the last vector of an op with C
+// channels covers C - vector .. C - 1, so that no loop needs a mask.
 struct OpTile {
   int vector = 1;           // lanes of a SIMD vector, at most the channels
   int channel_vectors = 1;  // vectors held in registers by one tile
@@ -27,7 +27,7 @@ struct OpTile {
   // Otherwise the taps of a window that lie outside the image are left out.
   bool border = false;
   bool inside = false;  // producer (or that copy) is computed per slice and strip, not before
-  int scale = 0;       // kScale: 0 folded into the reduction, 1 value of its own, 2 into weights
+  int scale = 0;        // kScale: 0 folded into the reduction, 1 value of its own, 2 into weights
   bool folded = false;  // has no loops of its own
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.

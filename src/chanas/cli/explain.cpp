@@ -1,0 +1,110 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "chanas/arch/space.h"
+#include "chanas/base/progress.h"
+#include "chanas/cli/command.h"
+#include "chanas/cli/device.h"
+#include "chanas/pipeline/pipeline.h"
+#include "chanas/tune/latency_table.h"
+
+namespace chanas {
+namespace {
+
+struct Flags {
+  std::string network;
+  DeviceFlags device;
+  std::string run_dir;
+};
+
+// The network that a finished run returned.
+StatusOr<Network> winner(const std::string& run_dir, int64_t* weight_bytes) {
+  CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(run_dir));
+  CHANAS_ASSIGN_OR_RETURN(std::string text, read_result(run_dir));
+  CHANAS_ASSIGN_OR_RETURN(Json result, parse_json(text));
+  CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(config.space));
+  *weight_bytes = typical_weight_bytes(space);
+  return network_from_json(result["network"]);
+}
+
+Status explain(Flags flags, const Globals& globals) {
+  int64_t weight_bytes = 0;
+  Network network;
+  if (!flags.run_dir.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(flags.run_dir));
+    flags.device.device = config.device;
+    flags.device.threads = config.threads;
+    if (flags.device.store.empty()) flags.device.store = flags.run_dir + "/chanas.db";
+    CHANAS_ASSIGN_OR_RETURN(network, winner(flags.run_dir, &weight_bytes));
+  } else if (!flags.network.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(network, load_network(flags.network));
+    weight_bytes = params(network) * int64_t{sizeof(float)};
+  } else {
+    return absl::InvalidArgumentError("name a network, or a finished run with --run-dir");
+  }
+  if (flags.device.store.empty()) {
+    return absl::InvalidArgumentError("name the database of measurements with --store");
+  }
+  CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+  CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, weight_bytes));
+  const Target& target = device.runner->target();
+  std::vector<Element> elements = cut_network(network).elements;
+  CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
+                          LatencyTable::build(*device.store, device.key, target, elements));
+  auto now = std::chrono::duration_cast<std::chrono::seconds>(
+                 std::chrono::system_clock::now().time_since_epoch())
+                 .count();
+  Json json = Json::array();
+  std::vector<std::vector<std::string>> rows;
+  double sum = 0;
+  for (const Element& element : elements) {
+    const TableRow& row = *table.find(element.key);
+    auto cut = std::find_if(element.cuts.begin(), element.cuts.end(),
+                            [&](const Cut& c) { return c.name == row.choice.cut; });
+    for (size_t g = 0; g < cut->groups.size(); ++g) {
+      const Workload& workload = cut->groups[g].workload;
+      CHANAS_ASSIGN_OR_RETURN(std::optional<Record> record,
+                              device.store->best(workload.fingerprint(), device.key));
+      CHANAS_CHECK(record.has_value()) << workload.describe();
+      ScheduleSpace space = schedule_space(workload, target, device.key.threads);
+      std::string trace = to_text(space, record->schedule);
+      sum += record->result.latency_us;
+      rows.push_back({element.name, row.choice.cut, workload.describe(),
+                      fmt::format("{:.2f}", record->result.latency_us), std::to_string(record->id),
+                      record->origin, format_duration(static_cast<double>(now - record->time_s)), trace});
+      json.push_back({{"element", element.name}, {"key", element.key}, {"cut", row.choice.cut},
+                      {"workload", workload.describe()}, {"fingerprint", workload.fingerprint()},
+                      {"latency_us", record->result.latency_us}, {"record", record->id},
+                      {"origin", record->origin}, {"age_s", now - record->time_s}, {"schedule", trace}});
+    }
+  }
+  if (globals.json) {
+    print_json({{"network", network.name}, {"device", target.name}, {"plan", device.key.plan},
+                {"sum_us", sum}, {"stages", json}});
+    return absl::OkStatus();
+  }
+  fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", network.name, target.name,
+             device.key.plan, sum / 1000);
+  std::fflush(stdout);
+  print_table({"element", "cut", "workload", "us", "record", "origin", "age", "schedule"}, rows);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void add_explain(CLI::App& app, Cli& cli) {
+  CLI::App* sub = add_subcommand(
+      app, cli, "explain", "where each microsecond of a network comes from: row, record, schedule, age",
+      "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db");
+  auto flags = std::make_shared<Flags>();
+  sub->add_option("network", flags->network, "network of the zoo, or a network file");
+  sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")->type_name("DIR");
+  add_device_options(sub, flags->device);
+  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return explain(*flags, cli.globals); }; });
+}
+
+}  // namespace chanas

@@ -1,0 +1,217 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "chanas/arch/space.h"
+#include "chanas/base/file.h"
+#include "chanas/base/names.h"
+#include "chanas/base/progress.h"
+#include "chanas/cli/command.h"
+#include "chanas/cli/device.h"
+#include "chanas/pipeline/pipeline.h"
+#include "chanas/predict/lut_check.h"
+#include "chanas/store/exchange.h"
+
+namespace chanas {
+namespace {
+
+struct Flags {
+  DeviceFlags device;
+  std::string run_dir, space = "demo", file;
+  int rows = 20, networks = 50, samples = 60;
+  uint64_t seed = 1;
+  bool all = false, record = false;
+};
+
+// --run-dir stands for its store, device, threads and space.
+Status apply_run_dir(Flags& flags) {
+  if (!flags.run_dir.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(flags.run_dir));
+    if (flags.device.store.empty()) flags.device.store = join_path(flags.run_dir, "chanas.db");
+    flags.device.device = config.device;
+    flags.device.threads = config.threads;
+    flags.space = config.space;
+  }
+  if (flags.device.store.empty()) {
+    return absl::InvalidArgumentError("name the database with --store, or a run with --run-dir");
+  }
+  return absl::OkStatus();
+}
+
+std::string age(int64_t time_s) {
+  auto now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
+  return format_duration(static_cast<double>(now.count() - time_s));
+}
+
+Status list(Flags flags, const Globals& globals) {
+  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  if (!file_exists(flags.device.store)) {
+    return absl::NotFoundError(flags.device.store + ": no such database");
+  }
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(flags.device.store));
+  CHANAS_ASSIGN_OR_RETURN(auto keys, store->keys());
+  Json json = Json::array();
+  for (const auto& [key, count] : keys) {
+    CHANAS_ASSIGN_OR_RETURN(std::vector<TuningSummary> rows, store->summaries(key));
+    std::vector<std::vector<std::string>> table;
+    Json listed = Json::array();
+    for (const TuningSummary& row : rows) {
+      double gain = row.best_us > 0 && row.default_us > 0 ? row.default_us / row.best_us : 0;
+      table.push_back({row.description, fmt::format("{:.2f}", row.best_us), fmt::format("{:.2f}", row.default_us),
+                       gain > 0 ? fmt::format("{:.2f}", gain) : "-", std::to_string(row.trials),
+                       std::to_string(row.failures), age(row.time_s)});
+      listed.push_back({{"workload", row.workload}, {"kind", row.kind}, {"description", row.description},
+                        {"best_us", row.best_us}, {"default_us", row.default_us}, {"trials", row.trials},
+                        {"failures", row.failures}, {"time_s", row.time_s}});
+    }
+    json.push_back({{"device", key.device}, {"threads", key.threads}, {"plan", key.plan},
+                    {"schedule_version", key.schedule_version}, {"records", count}, {"rows", listed}});
+    if (globals.json) continue;
+    fmt::print("device {}, {} thread(s), plan {}: {} workloads, {} records\n", key.device, key.threads, key.plan,
+               rows.size(), count);
+    std::fflush(stdout);
+    print_table({"workload", "best us", "default us", "gain", "trials", "failed", "age"}, table);
+  }
+  if (globals.json) print_json(json);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> agreement_row(const std::string& what, const Agreement& a) {
+  return {what,
+          std::to_string(a.count),
+          fmt::format("{:.1f} %", a.error * 100),
+          fmt::format("{:+.1f} %", a.bias * 100),
+          fmt::format("{:.3f}", a.spearman),
+          fmt::format("{:.3f}", a.kendall),
+          fmt::format("{:.0f} %", a.within_5 * 100),
+          fmt::format("{:.0f} %", a.within_10 * 100)};
+}
+
+Status check(Flags flags, const Globals& globals) {
+  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(flags.space));
+  CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+  CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, typical_weight_bytes(space)));
+  BoundaryTerm term;
+  bool fitted = false;
+  if (!flags.run_dir.empty()) {
+    // The classifier of the run's networks is its data's.
+    CHANAS_ASSIGN_OR_RETURN(Json stage, read_json(join_path(flags.run_dir, "stages/space.json")));
+    space.classes = static_cast<int>(stage["output"]["classes"].size());
+    CHANAS_ASSIGN_OR_RETURN(Json tuned, read_json(join_path(flags.run_dir, "stages/tune.json")));
+    CHANAS_ASSIGN_OR_RETURN(term, boundary_from_json(tuned["output"]["boundary"]));
+    fitted = term.networks > 0;
+  }
+  CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
+                          LatencyTable::build(*device.store, device.key, device.runner->target(), space_elements(space)));
+  RowCheckOptions options;
+  options.rows = flags.rows;
+  options.seed = flags.seed;
+  options.record = flags.record;
+  CHANAS_ASSIGN_OR_RETURN(std::vector<RowCheck> rows, check_rows(*device.runner, *device.store, table, device.plan, options));
+  // Another stream than the networks that the boundary term was fitted on.
+  std::vector<Network> networks = random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
+  std::vector<NetworkCheck> measured;
+  {
+    Progress progress("whole networks", static_cast<double>(networks.size()));
+    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, networks, flags.samples, true,
+                                                       [&](int done) { if (!globals.quiet) progress.update(done); }));
+  }
+  std::vector<double> sums, predicted, real;
+  for (const NetworkCheck& n : measured) {
+    sums.push_back(n.sample.sum_us);
+    predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages + term.constant_us);
+    real.push_back(n.sample.measured_us);
+  }
+  Agreement by_row = agreement(rows), plain = agreement(sums, real), corrected = agreement(predicted, real);
+  int64_t oldest = 0;
+  for (const auto& [key, row] : table.rows()) {
+    if (oldest == 0 || row.oldest_s < oldest) oldest = row.oldest_s;
+  }
+  if (globals.json) {
+    Json failures = Json::array();
+    for (const RowCheck& row : rows) {
+      if (!row.failure.empty()) failures.push_back({row.description, row.failure});
+    }
+    Json out = {{"rows", to_json(by_row)}, {"row_failures", failures}, {"sum", to_json(plain)},
+                {"networks", to_json(fitted ? corrected : plain)}, {"boundary", to_json(term)},
+                {"oldest_row_s", oldest}};
+    out["networks"]["mape"] = out["networks"]["error"];
+    print_json(out);
+    return absl::OkStatus();
+  }
+  std::vector<std::vector<std::string>> lines = {agreement_row("rows measured again", by_row),
+                                                 agreement_row("networks, sum of rows", plain)};
+  if (fitted) lines.push_back(agreement_row("networks, boundary term added", corrected));
+  print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall", "within 5 %", "within 10 %"}, lines);
+  fmt::print("oldest row: {} old\n", age(oldest));
+  for (const RowCheck& row : rows) {
+    if (!row.failure.empty()) fmt::print("failed: {}: {}\n", row.description, row.failure);
+  }
+  return absl::OkStatus();
+}
+
+Status export_table(Flags flags) {
+  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(flags.device.store));
+  CHANAS_ASSIGN_OR_RETURN(auto keys, store->keys());
+  Json tables = Json::array();
+  for (const auto& [key, count] : keys) {
+    CHANAS_ASSIGN_OR_RETURN(Json rows, export_rows(*store, key, flags.all));
+    tables.push_back(std::move(rows));
+  }
+  CHANAS_RETURN_IF_ERROR(write_json(flags.file, tables));
+  fmt::print("{} table(s) written to {}\n", tables.size(), flags.file);
+  return absl::OkStatus();
+}
+
+Status import_table(Flags flags) {
+  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  CHANAS_ASSIGN_OR_RETURN(Json tables, read_json(flags.file));
+  if (!tables.is_array()) tables = Json::array({tables});
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(flags.device.store));
+  int64_t added = 0, known = 0;
+  for (const Json& table : tables) {
+    StatusOr<ImportResult> result = import_rows(*store, table);
+    CHANAS_RETURN_IF_ERROR(annotate(result.status(), flags.file));
+    added += result->added;
+    known += result->known;
+  }
+  fmt::print("{} records added, {} known already\n", added, known);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void add_lut(CLI::App& app, Cli& cli) {
+  CLI::App* sub = add_subcommand(app, cli, "lut", "the latency table: list, check, export, import",
+                                 "chanas lut check --run-dir runs/demo\n  chanas lut list --store chanas.db");
+  sub->require_subcommand(1);
+  auto flags = std::make_shared<Flags>();
+  auto command = [&](const std::string& name, const std::string& help, std::function<Status(Flags)> action) {
+    CLI::App* one = sub->add_subcommand(name, help);
+    add_device_options(one, flags->device);
+    one->add_option("--run-dir", flags->run_dir, "the table of this run")->type_name("DIR");
+    one->callback([flags, action, &cli] { cli.action = [flags, action] { return action(*flags); }; });
+    return one;
+  };
+  command("list", "rows with latency, gain, trials and age", [&cli](Flags f) { return list(f, cli.globals); });
+  CLI::App* one = command("check", "measure a sample of rows and of whole networks again",
+                          [&cli](Flags f) { return check(f, cli.globals); });
+  one->add_option("--space", flags->space, "space of the networks")->capture_default_str();
+  one->add_option("--rows", flags->rows, "rows measured again")->capture_default_str();
+  one->add_option("--networks", flags->networks, "whole networks measured")->capture_default_str();
+  one->add_option("--samples", flags->samples, "runs per network")->capture_default_str();
+  one->add_option("--seed", flags->seed, "which rows and networks")->capture_default_str();
+  one->add_flag("--record", flags->record, "keep the new measurements as the rows' own");
+  one = command("export", "write the tables as JSON", [](Flags f) { return export_table(f); });
+  one->add_option("file", flags->file, "JSON file")->required();
+  one->add_flag("--all", flags->all, "every record, not just the best and the default");
+  one = command("import", "add rows from a JSON file", [](Flags f) { return import_table(f); });
+  one->add_option("file", flags->file, "JSON file")->required();
+}
+
+}  // namespace chanas

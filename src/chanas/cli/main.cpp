@@ -1,0 +1,58 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/log.h"
+#include "chanas/cli/command.h"
+
+namespace {
+
+constexpr char kIntroduction[] =
+    "CHaNAS searches the network architecture and its compiler schedule together: give it images, a\n"
+    "device and a latency limit; it returns the most accurate network inside that limit and the\n"
+    "compiled C library that runs it.\n\n"
+    "  chanas run                                   the built-in demo, about 4 minutes\n"
+    "  chanas run --data photos.tar.gz --limit-ms 5 your images, your limit, this machine\n";
+
+constexpr char kExitCodes[] =
+    "exit codes: 0 done, 1 failed, 2 usage, 3 bad config or data, 4 limit cannot be met,\n"
+    "            69 device unavailable, 75 try again, 130 interrupted with state saved";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace chanas;
+  install_signal_handlers();
+  CLI::App app(kIntroduction, "chanas");
+  app.footer(kExitCodes);
+  app.set_version_flag("--version", CHANAS_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  Cli cli;
+  app.add_flag("--json", cli.globals.json, "results as JSON on standard output");
+  app.add_flag("--quiet", cli.globals.quiet, "no progress on standard error");
+  add_run(app, cli);
+  add_space(app, cli);
+  add_tune(app, cli);
+  add_stages(app, cli);
+  add_bench(app, cli);
+  add_lut(app, cli);
+  add_explain(app, cli);
+  add_doctor(app, cli);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    int code = app.exit(error);
+    return code == 0 ? 0 : 2;
+  }
+  set_log_quiet(cli.globals.quiet);
+  Status status = cli.action ? cli.action() : absl::OkStatus();
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s: %s\n", absl::IsCancelled(status) ? "chanas" : "error",
+                 std::string(status.message()).c_str());
+    if (absl::IsCancelled(status)) {
+      std::fprintf(stderr, "everything finished so far is saved; repeat the same command to go on\n");
+    }
+  }
+  return exit_code(status);
+}

@@ -1,0 +1,115 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "chanas/base/file.h"
+#include "chanas/cli/command.h"
+#include "chanas/cli/run_options.h"
+
+namespace chanas {
+
+void add_run_options(CLI::App* app, RunFlags& flags) {
+  app->add_option("--config", flags.config, "TOML file; none: the built-in demo")->type_name("FILE");
+  app->add_option("--run-dir", flags.run_dir, "folder of the run")->type_name("DIR")->capture_default_str();
+  app->add_option("--data", flags.data, "images: builtin, folder of class folders, .tar or .tar.gz")
+      ->type_name("DIR|ARCHIVE");
+  app->add_option("--space", flags.space, "space name or file")->type_name("NAME|FILE");
+  app->add_option("--device", flags.device, "local, or simulated")->type_name("NAME");
+  app->add_option("--limit-ms", flags.limit_ms, "latency limit in milliseconds")->type_name("X");
+  app->add_option("--threads", flags.threads, "threads the network runs on")->type_name("N");
+  app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")->type_name("T");
+  app->add_option("--seed", flags.seed, "one seed, one result")->type_name("N");
+  app->add_option("--store", flags.store, "database of measurements [<run dir>/chanas.db]")->type_name("FILE");
+}
+
+StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals& globals) {
+  PipelineOptions options;
+  options.run_dir = flags.run_dir;
+  options.store = flags.store;
+  options.quiet = globals.quiet;
+  // Going on with a run needs no flags: what it was started with is in its folder.
+  if (!flags.config.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(options.config, load_config(flags.config));
+  } else if (StatusOr<RunConfig> stored = stored_config(flags.run_dir); stored.ok()) {
+    options.config = *stored;
+  } else if (!absl::IsNotFound(stored.status())) {
+    return stored.status();
+  }
+  RunConfig& c = options.config;
+  if (flags.data) c.data = *flags.data;
+  if (flags.space) c.space = *flags.space;
+  if (flags.device) c.device = *flags.device;
+  if (flags.limit_ms) {
+    if (!(*flags.limit_ms > 0)) {
+      return absl::InvalidArgumentError(
+          "--limit-ms is " + std::to_string(*flags.limit_ms) + ", expected a positive number");
+    }
+    c.limit_ms = *flags.limit_ms;
+  }
+  if (flags.threads) c.threads = *flags.threads;
+  if (flags.seed) c.seed = *flags.seed;
+  if (flags.budget) {
+    CHANAS_ASSIGN_OR_RETURN(c.budget_s, parse_duration(*flags.budget));
+  }
+  CHANAS_RETURN_IF_ERROR(validate(c));
+  return options;
+}
+
+Status run_and_print(const PipelineOptions& options, const Globals& globals) {
+  CHANAS_RETURN_IF_ERROR(run_pipeline(options));
+  StatusOr<std::string> text = read_result(options.run_dir);
+  if (!text.ok()) return absl::OkStatus();  // stopped before export by --until
+  CHANAS_ASSIGN_OR_RETURN(Json result, parse_json(*text));
+  if (globals.json) {
+    print_json(result);
+    return absl::OkStatus();
+  }
+  const Json& latency = result["latency_us"];
+  const Json& accuracy = result["accuracy"];
+  auto ms = [](const Json& us) { return fmt::format("{:.3f} ms", us.get<double>() / 1000); };
+  auto percent = [](const Json& share) { return fmt::format("{:.1f} %", share.get<double>() * 100); };
+  print_table({"result", ""},
+              {{"architecture", result["arch"]["id"].get<std::string>()},
+               {"test accuracy", percent(accuracy["test"]) + "  (smallest network of the space " +
+                                     percent(accuracy["smallest_net"]) + ", largest " +
+                                     percent(accuracy["largest_net"]) + ")"},
+               {"latency", ms(latency["measured"]) + "  (limit " + ms(latency["limit"]) + ", predicted " +
+                               ms(latency["predicted"]) + ")"},
+               {"schedules", fmt::format("{} under default schedules: {:.2f}x slower", ms(latency["default_schedule"]),
+                                         latency["default_schedule"].get<double>() /
+                                             latency["measured"].get<double>())},
+               {"size", fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters",
+                                    result["macs"].get<double>() / 1e6, result["params"].get<double>() / 1e6)},
+               {"library", result["export"].get<std::string>()},
+               {"report", join_path(options.run_dir, "report.html")}});
+  return absl::OkStatus();
+}
+
+void add_run(CLI::App& app, Cli& cli) {
+  CLI::App* sub = add_subcommand(app, cli, "run", "images to a deployed network: the whole pipeline",
+                                 "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
+  auto flags = std::make_shared<RunFlags>();
+  add_run_options(sub, *flags);
+  sub->add_option("--from", flags->from, "first stage to do again")->type_name("STAGE");
+  sub->add_option("--until", flags->until, "last stage to do")->type_name("STAGE");
+  sub->add_flag("--help-config", flags->help_config, "every key of the config file with its default");
+  sub->callback([flags, &cli] {
+    cli.action = [flags, &cli]() -> Status {
+      if (flags->help_config) {
+        std::vector<std::vector<std::string>> rows;
+        for (const ConfigKey& key : config_keys()) {
+          rows.push_back({"[" + key.section + "]", key.name, key.value, key.help});
+        }
+        print_table({"section", "key", "default", "meaning"}, rows);
+        return absl::OkStatus();
+      }
+      CHANAS_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(*flags, cli.globals));
+      options.from = flags->from;
+      options.until = flags->until;
+      return run_and_print(options, cli.globals);
+    };
+  });
+}
+
+}  // namespace chanas

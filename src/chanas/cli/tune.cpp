@@ -1,0 +1,110 @@
+#include "chanas/tune/tuner.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "chanas/arch/space.h"
+#include "chanas/base/log.h"
+#include "chanas/base/names.h"
+#include "chanas/base/progress.h"
+#include "chanas/cli/command.h"
+#include "chanas/cli/device.h"
+#include "chanas/pipeline/config.h"
+#include "chanas/tune/latency_table.h"
+
+namespace chanas {
+namespace {
+
+struct Flags {
+  std::string what = "demo";
+  DeviceFlags device{.device = "local", .store = "chanas.db", .threads = 1};
+  int trials = 16;
+  std::string budget = "0";
+  uint64_t seed = 1;
+};
+
+Status tune_command(const Flags& flags, const Globals& globals) {
+  std::vector<Element> elements;
+  int64_t weight_bytes = 0;
+  std::vector<std::string> spaces = space_names(), zoo = zoo_names();
+  bool is_network = std::find(zoo.begin(), zoo.end(), flags.what) != zoo.end();
+  if (!is_network) {
+    StatusOr<ArchSpace> space = load_space(flags.what);
+    if (space.ok()) {
+      elements = space_elements(*space);
+      weight_bytes = typical_weight_bytes(*space);
+    } else if (StatusOr<Network> network = load_network(flags.what); network.ok()) {
+      is_network = true;
+    } else {
+      return absl::InvalidArgumentError(fmt::format(
+          "\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}", flags.what,
+          join(spaces), join(zoo), space.status().message()));
+    }
+  }
+  if (is_network) {
+    CHANAS_ASSIGN_OR_RETURN(Network network, load_network(flags.what));
+    elements = cut_network(network).elements;
+    weight_bytes = params(network) * int64_t{sizeof(float)};
+  }
+  TuneOptions options;
+  options.trials = flags.trials;
+  options.seed = flags.seed;
+  CHANAS_ASSIGN_OR_RETURN(options.budget_s, parse_duration(flags.budget));
+  CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+  device.plan.cold_bytes = weight_bytes;
+  device.key = record_key(device.runner->target(), device.plan);
+  std::vector<TuningTask> tasks = tuning_tasks(elements);
+  log_info("tuning {} workloads of {} for {}, {} thread(s)", tasks.size(), flags.what,
+           device.runner->target().name, device.plan.threads);
+  TuneProgress last;
+  {
+    Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
+    CHANAS_RETURN_IF_ERROR(tune(*device.runner, *device.store, tasks, device.plan, options,
+                                [&](const TuneProgress& p) {
+                                  last = p;
+                                  if (globals.quiet) return;
+                                  progress.update(p.done * static_cast<double>(tasks.size()) * options.trials /
+                                                      std::max(1, p.total),
+                                                  fmt::format("{} of {} trials, {:.2f}x over default, {} failed",
+                                                              p.done, p.total, p.speedup, p.failures));
+                                }));
+  }
+  CHANAS_ASSIGN_OR_RETURN(LatencyTable table, LatencyTable::build(*device.store, device.key,
+                                                                  device.runner->target(), elements));
+  double tuned = 0, untuned = 0;
+  for (const auto& [key, row] : table.rows()) {
+    tuned += row.latency_us;
+    untuned += row.default_us;
+  }
+  if (globals.json) {
+    print_json({{"workloads", tasks.size()},
+                {"trials", last.done},
+                {"failures", last.failures},
+                {"rows", table.rows().size()},
+                {"speedup_over_default", tuned > 0 ? untuned / tuned : 1},
+                {"store", flags.device.store}});
+  } else {
+    fmt::print("{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, {} failed)\n",
+               table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done, last.failures);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void add_tune(CLI::App& app, Cli& cli) {
+  CLI::App* sub = add_subcommand(app, cli, "tune", "pre-schedule a space, or one network, for a device",
+                                 "chanas tune mobilenet_v3_large --trials 40 --store xeon.db --threads 1");
+  auto flags = std::make_shared<Flags>();
+  sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")->capture_default_str();
+  sub->add_option("--trials", flags->trials, "schedules per workload")->capture_default_str()->check(CLI::Range(1, 100000));
+  sub->add_option("--budget", flags->budget, "time, e.g. \"2 h\"; 0: none")->capture_default_str();
+  sub->add_option("--seed", flags->seed, "seed of the search")->capture_default_str();
+  add_device_options(sub, flags->device);
+  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return tune_command(*flags, cli.globals); }; });
+}
+
+}  // namespace chanas

@@ -1,0 +1,109 @@
+// Ahead-of-time objects: what they ask of the program around them, and that they compute the right
+// values with the runtime that ships.
+
+#include <dlfcn.h>
+#include <fmt/core.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "chanas/base/file.h"
+#include "chanas/codegen/kernel_check.h"
+#include "chanas/graph/interpreter.h"
+#include "chanas/runtime/halide_abi.h"
+
+namespace chanas {
+namespace {
+
+using Kernel = int (*)(void*, chanas_halide_buffer*, chanas_halide_buffer*, chanas_halide_buffer*);
+
+chanas_halide_tensor tensor(const float* data, const Shape& shape) {
+  chanas_halide_tensor result;
+  const int32_t extents[] = {shape.c, shape.w, shape.h};
+  chanas_halide_tensor_init(&result, data, 3, extents);
+  return result;
+}
+
+TEST(Object, LinksWithTheRuntimeAloneAndIsRight) {
+  const TemporaryFolder folder("chanas-object");
+  const std::string object = join_path(folder.path(), "kernel.o");
+  const std::string library = join_path(folder.path(), "kernel.so");
+
+  // Large enough for scratch memory and parallel loops.
+  const Unit unit{.h_in = 28, .c_in = 16, .c_mid = 72, .c_out = 16, .kernel = 5, .residual = true};
+  const KernelCase test_case(unit_element(unit).cuts.back().groups[0].workload, 1);
+  const Graph& graph = test_case.workload().graph;
+  const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 2);
+  const Schedule schedule = default_schedule(space);
+  const Status compiled = compile_object(space, schedule, "chanas_test_kernel", object);
+  ASSERT_TRUE(compiled.ok()) << compiled.message();
+
+  // -z defs: whatever neither the runtime nor libc has is an error.
+  const std::string command = fmt::format("{} -shared -Wl,-z,defs -o {} {} {} -lpthread 2>&1",
+                                          CHANAS_TEST_CC, library, object, CHANAS_TEST_RUNTIME);
+  ASSERT_EQ(std::system(command.c_str()), 0) << command;
+  void* handle = dlopen(library.c_str(), RTLD_NOW);
+  ASSERT_NE(handle, nullptr) << dlerror();
+  const auto kernel = reinterpret_cast<Kernel>(dlsym(handle, "chanas_test_kernel"));
+  ASSERT_NE(kernel, nullptr);
+
+  const GuardedBuffer input(test_case.inputs()[0]);
+  const GuardedBuffer weights(test_case.packed(space, schedule));
+  const GuardedBuffer output(test_case.reference().size());
+  chanas_halide_tensor in = tensor(input.data(), graph.ops[0].shape);
+  chanas_halide_tensor out = tensor(output.data(), graph.output().shape);
+  chanas_halide_tensor packed;
+  const int32_t size = static_cast<int32_t>(weights.size());
+  chanas_halide_tensor_init(&packed, weights.data(), 1, &size);
+  chanas_runtime* runtime = chanas_runtime_create(2);
+  ASSERT_NE(runtime, nullptr);
+  EXPECT_EQ(kernel(runtime, &in.buffer, &packed.buffer, &out.buffer), 0);
+  EXPECT_GT(chanas_runtime_scratch_used(runtime), 0u);
+  chanas_runtime_destroy(runtime);
+  EXPECT_LE(
+      max_relative_error({output.data(), output.data() + output.size()}, test_case.reference()),
+      1e-4);
+  dlclose(handle);
+}
+
+TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
+  const KernelCase test_case(example_workload(3, 0), 1);
+  const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 1);
+  Schedule schedule = default_schedule(space);
+  const Status unwritable = compile_object(space, schedule, "f", "/nonexistent/folder/f.o");
+  EXPECT_FALSE(unwritable.ok());
+  schedule.values[0] = -3;
+  EXPECT_EQ(compile_jit(space, schedule, {}, nullptr).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(compile_object(space, schedule, "f", "f.o").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(dump_lowered(space, schedule).status().code(), absl::StatusCode::kInvalidArgument);
+
+  Target wrong = *local_target();
+  wrong.triple = "pdp11-unix";
+  const ScheduleSpace elsewhere = schedule_space(test_case.workload(), wrong, 1);
+  EXPECT_EQ(compile_jit(elsewhere, default_schedule(elsewhere), {}, nullptr).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Codegen, DumpsShowLoopsAndProgram) {
+  const KernelCase test_case(example_workload(3, 9), 1);
+  const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 2);
+  const auto nest = dump_loop_nest(space, default_schedule(space));
+  ASSERT_TRUE(nest.ok()) << nest.status().message();
+  EXPECT_THAT(*nest, testing::HasSubstr("vectorized"));
+  const auto program = dump_lowered(space, default_schedule(space));
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  EXPECT_THAT(*program, testing::HasSubstr("weights"));
+}
+
+// The triple that the target module made from cpuid is one that the compiler knows, with the vector
+// width that Halide itself would choose.
+TEST(Codegen, LocalTargetIsTheHost) {
+  const Target target = *local_target();
+  EXPECT_THAT(host_triple(), testing::StartsWith("x86-64-linux"));
+  EXPECT_EQ(target.triple.find("avx512") != std::string::npos, target.vector_floats == 16);
+}
+
+}  // namespace
+}  // namespace chanas

@@ -1,0 +1,246 @@
+#include "chanas/pipeline/config.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <functional>
+#include <toml++/toml.h>
+#include <variant>
+
+#include "chanas/base/file.h"
+#include "chanas/base/names.h"
+
+namespace chanas {
+namespace {
+
+using Value = std::variant<std::string*, double*, int*, int64_t*, uint64_t*>;
+
+// A key of the file: where it lies in RunConfig, what it may be, what it means.
+struct Binding {
+  std::string section, name, help;
+  Value value;
+  double low = 0, high = 0;  // of numbers
+  bool duration = false;     // text such as "20 min" is accepted
+};
+
+std::vector<Binding> bindings(RunConfig& c) {
+  return {
+      {"run", "space", "space name or TOML file (chanas space --list)", &c.space},
+      {"run", "data", "builtin, a folder of class folders, or a .tar/.tar.gz of one", &c.data},
+      {"run", "device", "local, or simulated (a formula, for dry runs)", &c.device},
+      {"run", "limit_ms", "latency limit in milliseconds; 0: half-way between smallest and largest",
+       &c.limit_ms, 0, 1e6},
+      {"run", "threads", "threads the network runs on", &c.threads, 1, 256},
+      {"run", "seed", "one seed, one result", &c.seed, 0, 9e15},
+      {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s, 0,
+       1e8, true},
+      {"tune", "trials", "schedules measured per workload", &c.tune_trials, 1, 100000},
+      {"tune", "budget", "time for tuning; 0: none", &c.tune_budget_s, 0, 1e8, true},
+      {"tune", "boundary_networks", "whole networks measured to correct the table's sums",
+       &c.boundary_networks, 0, 1000},
+      {"train", "epochs", "passes over the training images; 0: by budget", &c.train_epochs, 0, 1e5},
+      {"train", "budget", "time for training; 0: by epochs", &c.train_budget_s, 0, 1e8, true},
+      {"train", "batch_size", "images per step", &c.batch_size, 2, 65536},
+      {"train", "learning_rate", "peak rate per 64 images", &c.learning_rate, 1e-6, 100},
+      {"train", "loss", "plain, or gap (generalisation-gap loss)", &c.loss},
+      {"train", "gap_lambda", "weight of the generalisation gap", &c.gap_lambda, 0, 10},
+      {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
+      {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images, 200,
+       1e7},
+      {"narrow", "rule", "paper, tinynas or acc", &c.rule},
+      {"narrow", "delta", "networks sampled per sub-space", &c.delta, 10, 1000000},
+      {"narrow", "probes", "networks per sub-space whose accuracy is taken (rule acc)", &c.probes, 0,
+       1000},
+      {"predict", "samples", "networks evaluated to train the accuracy predictor", &c.samples, 20,
+       100000},
+      {"predict", "images", "ranking images per network", &c.images, 50, 10000000},
+      {"predict", "hidden", "width of the predictor's three hidden layers", &c.hidden, 8, 4096},
+      {"predict", "recalibration_images", "training images that renew BN statistics",
+       &c.recalibration_images, 32, 1000000},
+      {"search", "population", "architectures per generation", &c.population, 4, 100000},
+      {"search", "generations", "generations", &c.generations, 1, 1000000},
+      {"verify", "finalists", "architectures measured whole", &c.finalists, 1, 1000},
+      {"verify", "samples", "runs of each, for its median", &c.latency_samples, 10, 1000000},
+      {"verify", "margin", "measured latency stays this share below the limit", &c.margin, 0, 0.5},
+  };
+}
+
+std::string position(std::string_view file, const toml::node& node) {
+  return fmt::format("{}:{}", file, node.source().begin.line);
+}
+
+Status type_error(std::string_view file, const toml::node& node, const Binding& b,
+                  std::string_view expected) {
+  return absl::InvalidArgumentError(fmt::format("{}: {}.{}: expected {}, found {}",
+                                                position(file, node), b.section, b.name, expected,
+                                                fmt::format("a {}", toml::impl::node_type_friendly_names[static_cast<size_t>(node.type())])));
+}
+
+Status assign(std::string_view file, const toml::node& node, const Binding& b) {
+  if (auto text = std::get_if<std::string*>(&b.value)) {
+    auto value = node.value_exact<std::string>();
+    if (!value) return type_error(file, node, b, "text");
+    **text = *value;
+    return absl::OkStatus();
+  }
+  std::optional<double> number;
+  if (b.duration && node.is_string()) {
+    auto seconds = parse_duration(*node.value_exact<std::string>());
+    if (!seconds.ok()) return annotate(seconds.status(), position(file, node));
+    number = *seconds;
+  } else if (node.is_integer() || node.is_floating_point()) {
+    number = node.value<double>();
+  }
+  if (!number) return type_error(file, node, b, b.duration ? "seconds or a text like \"20 min\"" : "a number");
+  if (!std::isfinite(*number) || *number < b.low || *number > b.high) {
+    return absl::InvalidArgumentError(fmt::format("{}: {}.{} is {}, expected {} to {}",
+                                                  position(file, node), b.section, b.name, *number,
+                                                  b.low, b.high));
+  }
+  bool whole = *number == std::floor(*number);
+  if (!std::holds_alternative<double*>(b.value) && !whole) {
+    return type_error(file, node, b, "a whole number");
+  }
+  if (auto p = std::get_if<double*>(&b.value)) **p = *number;
+  if (auto p = std::get_if<int*>(&b.value)) **p = static_cast<int>(*number);
+  if (auto p = std::get_if<int64_t*>(&b.value)) **p = static_cast<int64_t>(*number);
+  if (auto p = std::get_if<uint64_t*>(&b.value)) **p = static_cast<uint64_t>(*number);
+  return absl::OkStatus();
+}
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "\"";
+}
+
+std::string value_text(const Value& value) {
+  return std::visit(
+      [](auto* p) -> std::string {
+        if constexpr (std::is_same_v<decltype(p), std::string*>) {
+          return quoted(*p);
+        } else {
+          return fmt::format("{}", *p);
+        }
+      },
+      value);
+}
+
+Status unknown_key(std::string_view where, std::string_view key, const std::vector<std::string>& known) {
+  std::string nearest = nearest_name(key, known);
+  return absl::InvalidArgumentError(
+      fmt::format("{}: unknown key \"{}\"{}", where, key,
+                  nearest.empty() ? fmt::format("; known here: {}", join(known))
+                                  : fmt::format("; did you mean \"{}\"?", nearest)));
+}
+
+Status one_of(std::string_view name, const std::string& value, const std::vector<std::string>& known) {
+  for (const std::string& k : known) {
+    if (value == k) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("{} is \"{}\", expected one of {}", name, value, join(known)));
+}
+
+}  // namespace
+
+StatusOr<RunConfig> parse_config(std::string_view text, std::string_view file) {
+  RunConfig config;
+  toml::table table;
+  try {
+    table = toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    return absl::InvalidArgumentError(fmt::format("{}:{}: {}", file, error.source().begin.line,
+                                                  std::string(error.description())));
+  }
+  std::vector<Binding> all = bindings(config);
+  std::vector<std::string> sections;
+  for (const Binding& b : all) {
+    if (sections.empty() || sections.back() != b.section) sections.push_back(b.section);
+  }
+  for (auto&& [section, node] : table) {
+    std::vector<std::string> names;
+    for (const Binding& b : all) {
+      if (b.section == section.str()) names.push_back(b.name);
+    }
+    if (names.empty()) return unknown_key(position(file, node), section.str(), sections);
+    const toml::table* keys = node.as_table();
+    if (!keys) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: [{}] must be a table", position(file, node), section.str()));
+    }
+    for (auto&& [key, value] : *keys) {
+      auto found = std::find_if(all.begin(), all.end(), [&](const Binding& b) {
+        return b.section == section.str() && b.name == key.str();
+      });
+      if (found == all.end()) return unknown_key(position(file, value), key.str(), names);
+      CHANAS_RETURN_IF_ERROR(assign(file, value, *found));
+    }
+  }
+  CHANAS_RETURN_IF_ERROR(annotate(validate(config), file));
+  return config;
+}
+
+StatusOr<RunConfig> load_config(const std::string& path) {
+  CHANAS_ASSIGN_OR_RETURN(std::string text, read_file(path));
+  return parse_config(text, path);
+}
+
+Status validate(const RunConfig& c) {
+  CHANAS_RETURN_IF_ERROR(one_of("run.device", c.device, {"local", "simulated"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, {"plain", "gap"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
+  CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
+  if (c.rule == "acc" && c.probes == 0) {
+    return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");
+  }
+  if (c.threads < 1) return absl::InvalidArgumentError("run.threads must be at least 1");
+  if (!(c.limit_ms >= 0)) {
+    return absl::InvalidArgumentError(
+        fmt::format("the limit is {} ms, expected a positive number", c.limit_ms));
+  }
+  return absl::OkStatus();
+}
+
+std::string to_toml(const RunConfig& config) {
+  std::string out, section;
+  for (const ConfigKey& key : config_keys(config)) {
+    if (key.section != section) {
+      out += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", key.section);
+      section = key.section;
+    }
+    out += fmt::format("{} = {}\n", key.name, key.value);
+  }
+  return out;
+}
+
+std::vector<ConfigKey> config_keys(const RunConfig& config) {
+  RunConfig copy = config;
+  std::vector<ConfigKey> keys;
+  for (const Binding& b : bindings(copy)) {
+    keys.push_back({b.section, b.name, b.help, value_text(b.value)});
+  }
+  return keys;
+}
+
+StatusOr<double> parse_duration(std::string_view text) {
+  std::string copy(text);
+  char* end = nullptr;
+  double value = std::strtod(copy.c_str(), &end);
+  std::string unit(end);
+  while (!unit.empty() && unit.front() == ' ') unit.erase(0, 1);
+  double factor = unit.empty() || unit == "s"     ? 1
+                  : unit == "min" || unit == "m"  ? 60
+                  : unit == "h"                   ? 3600
+                                                  : 0;
+  if (end == copy.c_str() || factor == 0 || !std::isfinite(value) || value < 0) {
+    return absl::InvalidArgumentError(fmt::format(
+        "\"{}\" is not a duration; expected a number of seconds, or e.g. \"90 s\", \"20 min\", \"1.5 h\"", text));
+  }
+  return value * factor;
+}
+
+}  // namespace chanas

@@ -1,0 +1,76 @@
+#pragma once
+// Everything a run is told: a TOML file, overridden by flags. Every key has a default; the built-in
+// demo is the default config.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "chanas/base/json.h"
+#include "chanas/base/status.h"
+
+namespace chanas {
+
+struct RunConfig {
+  // [run]
+  std::string space = "demo";       // name or file
+  std::string data = "builtin";     // "builtin", folder, .tar, .tar.gz
+  std::string device = "local";     // "local" or "simulated"
+  double limit_ms = 0;              // 0: half-way between the smallest and the largest network
+  int threads = 1;
+  uint64_t seed = 1;
+  double budget_s = 0;              // wall clock for the whole run, shared out; 0: by the counts below
+
+  // [tune]
+  int tune_trials = 12;             // per workload
+  double tune_budget_s = 100;       // defaults are always measured; 0: none
+  int boundary_networks = 12;       // measured whole to fit the boundary term
+
+  // [train]
+  double train_epochs = 0;          // 0: by train_budget_s
+  double train_budget_s = 0;        // 0 with epochs 0: the trainer's default
+  int batch_size = 64;
+  double learning_rate = 0.1;       // per 64 images
+  std::string loss = "plain";       // "plain" or "gap"
+  double gap_lambda = 0.45;
+  std::string augment = "light";    // "none", "light", "crop"
+  int64_t builtin_images = 6000;    // of the built-in generator
+
+  // [narrow]
+  std::string rule = "tinynas";     // "paper", "tinynas", "acc"
+  int delta = 1000;
+  int probes = 4;
+
+  // [predict]
+  int samples = 150;
+  int images = 1000;                // of the ranking part, per sample
+  int hidden = 128;
+  int recalibration_images = 512;
+
+  // [search]
+  int population = 100;
+  int generations = 200;
+
+  // [verify]
+  int finalists = 6;
+  int latency_samples = 200;
+  double margin = 0.02;             // measured latency must stay this share below the limit
+};
+
+// kInvalidArgument names file, line and the nearest key.
+StatusOr<RunConfig> parse_config(std::string_view toml, std::string_view file_name);
+StatusOr<RunConfig> load_config(const std::string& path);
+Status validate(const RunConfig& config);
+// The resolved config, stored with the run and readable by parse_config.
+std::string to_toml(const RunConfig& config);
+
+// Every key: section, name, help, default as text. For docs and `chanas run --help-config`.
+struct ConfigKey {
+  std::string section, name, help, value;
+};
+std::vector<ConfigKey> config_keys(const RunConfig& config = {});
+
+// "90", "90 s", "20 min", "1.5 h" -> seconds.
+StatusOr<double> parse_duration(std::string_view text);
+
+}  // namespace chanas

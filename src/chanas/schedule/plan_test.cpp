@@ -1,0 +1,232 @@
+#include "chanas/schedule/plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "chanas/graph/passes.h"
+#include "chanas/graph/testing_networks.h"
+#include "chanas/schedule/packing.h"
+#include "chanas/schedule/tiling.h"
+
+namespace chanas {
+namespace {
+
+using testing::HasSubstr;
+
+Target wide() {
+  Target target = simulated_target();
+  target.vector_floats = 16;
+  target.vector_registers = 32;
+  return target;
+}
+
+// A plan with random cuts and schedules.
+ExecutionPlan random_plan(const CutNetwork& network, const Target& target, Rng& rng) {
+  std::vector<ElementChoice> choices;
+  for (const Element& element : network.elements) {
+    const Cut& cut = rng.choose(element.cuts);
+    ElementChoice choice{cut.name, {}};
+    for (const Group& group : cut.groups)
+      choice.schedules.push_back(random_schedule(schedule_space(group.workload, target, 2), rng));
+    choices.push_back(std::move(choice));
+  }
+  auto plan = make_plan(network, target, 2, choices);
+  CHANAS_CHECK(plan.ok()) << plan.status().message();
+  return *plan;
+}
+
+// Runs the plan on paper: every byte of the arena knows which buffer wrote it last, and a stage
+// must find its inputs whole.
+void simulate(const ExecutionPlan& plan) {
+  std::vector<int> owner(plan.activation_bytes, -1);
+  std::vector<bool> written(plan.buffers.size());
+  written[plan.input] = true;
+  const auto bytes = [&](int buffer) {
+    return plan.buffers[buffer].shape.elements() * static_cast<int64_t>(sizeof(float));
+  };
+  for (const Stage& stage : plan.stages) {
+    const Buffer& output = plan.buffers[stage.output];
+    ASSERT_FALSE(written[stage.output]) << stage.name;
+    written[stage.output] = true;
+    if (stage.output != plan.output) {
+      ASSERT_GE(output.offset_bytes, 0);
+      ASSERT_EQ(output.offset_bytes % 64, 0);
+      ASSERT_LE(output.offset_bytes + bytes(stage.output), plan.activation_bytes);
+      for (int64_t i = 0; i < bytes(stage.output); ++i)
+        owner[output.offset_bytes + i] = stage.output;
+    }
+    // After the write: the output must not have taken the place of an input either.
+    for (int input : stage.inputs) {
+      ASSERT_TRUE(written[input]) << stage.name;
+      if (input == plan.input) continue;
+      for (int64_t i = 0; i < bytes(input); ++i)
+        ASSERT_EQ(owner[plan.buffers[input].offset_bytes + i], input) << stage.name;
+    }
+  }
+  ASSERT_TRUE(written[plan.output]);
+}
+
+TEST(Plan, BuffersNeverOverlapWhileTheyLive) {
+  Rng rng(1);
+  for (int i = 0; i < 40; ++i) {
+    const CutNetwork network = cut_network(random_network(rng));
+    const ExecutionPlan plan = random_plan(network, wide(), rng);
+    simulate(plan);
+    if (HasFatalFailure()) return;
+    EXPECT_EQ(plan.buffers[plan.input].offset_bytes, -1);
+    EXPECT_EQ(plan.buffers[plan.output].offset_bytes, -1);
+  }
+}
+
+TEST(Plan, ArenaIsNearTheLargestSumOfLiveBuffers) {
+  const CutNetwork network = cut_network(*load_network("mobilenet_v3_large"));
+  const auto plan = default_plan(network, wide(), 1);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  simulate(*plan);
+  // Expanded and depthwise map of the second unit: 112 x 112 x 64 and 56 x 56 x 64 floats.
+  const int64_t live = int64_t{4} * 64 * (112 * 112 + 56 * 56);
+  EXPECT_LE(plan->activation_bytes, live * 3 / 2);
+  EXPECT_GE(plan->activation_bytes, live);
+}
+
+TEST(Plan, StagesAreNamedAfterTheirOps) {
+  const CutNetwork network = cut_network(*load_network("mobilenet_v3_large"));
+  const auto plan = default_plan(network, wide(), 1);
+  ASSERT_TRUE(plan.ok());
+  std::vector<std::string> names;
+  for (const Stage& stage : plan->stages) names.push_back(stage.name);
+  EXPECT_THAT(names, testing::IsSupersetOf(
+                         {"stem/conv", "units.1/expand", "units.3/se.pool+se.reduce+se.expand",
+                          "units.3/se.scale+project", "head/conv", "head/classifier"}));
+}
+
+// Packed buffers against a walk over every weight by its definition.
+TEST(Packing, HoldsEveryWeightWhereTheHeaderSays) {
+  Rng rng(2);
+  for (int i = 0; i < 20; ++i) {
+    const CutNetwork network = cut_network(random_network(rng));
+    const Parameters parameters = random_parameters(network.graph, i);
+    const ExecutionPlan plan = random_plan(network, wide(), rng);
+    const auto weights = pack_plan(plan, parameters);
+    ASSERT_TRUE(weights.ok()) << weights.status().message();
+    ASSERT_EQ(static_cast<int64_t>(weights->size()), plan.weight_floats);
+    int64_t used = 0;
+    for (const Stage& stage : plan.stages) {
+      ASSERT_EQ(stage.weight_offset % 16, 0);
+      ASSERT_EQ(stage.weight_offset, used);
+      const ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
+      const Packing layout = packing(space, stage.schedule);
+      used += layout.size;
+      for (const PackedOp& packed : layout.ops) {
+        const Op& op = stage.workload.graph.ops[packed.op];
+        const Tensor& weight = *parameters.find(stage.names[packed.op] + ".weight");
+        const int64_t c_in = weight.shape[1], k = op.kernel;
+        ASSERT_EQ(packed.lanes % packed.block, 0);
+        ASSERT_EQ(packed.weight_size, packed.lanes * c_in * k * k);
+        const float* base = weights->data() + stage.weight_offset + packed.weight_offset;
+        for (int64_t lane = 0; lane < packed.lanes; ++lane) {
+          const int64_t o = lane_channel(op.shape.c, packed.vector, static_cast<int>(lane));
+          for (int64_t c = 0; c < c_in; ++c)
+            for (int64_t y = 0; y < k; ++y)
+              for (int64_t x = 0; x < k; ++x)
+                ASSERT_EQ(base[(((lane / packed.block * k + y) * k + x) * c_in + c) * packed.block +
+                               lane % packed.block],
+                          weight.data[((o * c_in + c) * k + y) * k + x]);
+          if (op.bias) {
+            ASSERT_EQ(base[packed.bias_offset - packed.weight_offset + lane],
+                      parameters.find(stage.names[packed.op] + ".bias")->data[o]);
+          }
+        }
+      }
+    }
+    ASSERT_EQ(used, plan.weight_floats);
+  }
+}
+
+TEST(Plan, MissingParameterIsNamed) {
+  const CutNetwork network = cut_network(*load_network("mobilenet_v3_large"));
+  const auto plan = default_plan(network, wide(), 1);
+  Parameters parameters = random_parameters(network.graph, 1);
+  parameters.erase("units.4.depthwise.conv.weight");
+  const auto weights = pack_plan(*plan, parameters);
+  ASSERT_FALSE(weights.ok());
+  EXPECT_THAT(std::string(message(weights.status())), HasSubstr("units.4.depthwise.conv.weight"));
+}
+
+TEST(Plan, JsonRoundTrip) {
+  Rng rng(3);
+  for (int i = 0; i < 5; ++i) {
+    ExecutionPlan plan = random_plan(cut_network(random_network(rng)), wide(), rng);
+    plan.network = "tiny";
+    const Json json = to_json(plan);
+    const auto read = plan_from_json(json);
+    ASSERT_TRUE(read.ok()) << read.status().message();
+    EXPECT_EQ(to_json(*read), json);
+    EXPECT_EQ(read->activation_bytes, plan.activation_bytes);
+    EXPECT_EQ(read->weight_floats, plan.weight_floats);
+    for (size_t b = 0; b < plan.buffers.size(); ++b)
+      EXPECT_EQ(read->buffers[b].offset_bytes, plan.buffers[b].offset_bytes);
+  }
+}
+
+TEST(Plan, BadJsonIsRefused) {
+  Rng rng(4);
+  const Json good = to_json(random_plan(cut_network(random_network(rng)), wide(), rng));
+  const auto refused = [](const Json& json) {
+    const auto plan = plan_from_json(json);
+    EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(message(plan.status()));
+  };
+  Json bad = good;
+  bad["schedule_version"] = kScheduleVersion + 1;
+  EXPECT_THAT(refused(bad), HasSubstr("tune again"));
+  bad = good;
+  bad.erase("stages");
+  EXPECT_THAT(refused(bad), HasSubstr("stages"));
+  bad = good;
+  bad["stages"][1]["inputs"][0] = 99;
+  EXPECT_THAT(refused(bad), HasSubstr("do not fit"));
+  bad = good;
+  bad["stages"][1]["inputs"][0] = bad["stages"][1]["output"];  // read before written
+  EXPECT_THAT(refused(bad), HasSubstr("do not fit"));
+  bad = good;
+  bad["stages"][0]["schedule"][0] = 3;
+  EXPECT_THAT(refused(bad), HasSubstr("value not offered"));
+  bad = good;
+  bad["threads"] = "two";
+  refused(bad);
+}
+
+TEST(Plan, WrongChoicesAreNamed) {
+  const CutNetwork network = cut_network(*load_network("mobilenet_v3_large"));
+  std::vector<ElementChoice> choices;
+  for (const Element& element : network.elements) {
+    choices.push_back({element.cuts[0].name, {}});
+    for (const Group& group : element.cuts[0].groups)
+      choices.back().schedules.push_back(
+          default_schedule(schedule_space(group.workload, wide(), 1)));
+  }
+  ASSERT_TRUE(make_plan(network, wide(), 1, choices).ok());
+  const auto refused = [&](std::vector<ElementChoice> wrong) {
+    const auto plan = make_plan(network, wide(), 1, wrong);
+    EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(message(plan.status()));
+  };
+  auto wrong = choices;
+  wrong.pop_back();
+  EXPECT_THAT(refused(wrong), HasSubstr("elements"));
+  wrong = choices;
+  wrong[2].cut = "sideways";
+  EXPECT_THAT(refused(wrong), HasSubstr("units.1: there is no cut \"sideways\""));
+  wrong = choices;
+  wrong[2].schedules.pop_back();
+  EXPECT_THAT(refused(wrong), HasSubstr("got 2 schedules"));
+  wrong = choices;
+  wrong[2].schedules[0].values[0] = -1;
+  EXPECT_THAT(refused(wrong), HasSubstr("value not offered"));
+}
+
+}  // namespace
+}  // namespace chanas

@@ -1,0 +1,260 @@
+#include "chanas/schedule/schedule.h"
+
+#include <fmt/core.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "chanas/graph/testing_networks.h"
+#include "chanas/schedule/tiling.h"
+
+namespace chanas {
+namespace {
+
+using testing::AnyOf;
+using testing::HasSubstr;
+
+Target avx512() {
+  Target target = simulated_target();
+  target.vector_floats = 16;
+  target.vector_registers = 32;
+  target.l1_bytes = 32 << 10;
+  return target;
+}
+Target neon() {
+  Target target = simulated_target();
+  target.vector_floats = 4;
+  target.vector_registers = 32;
+  return target;
+}
+
+// Every workload of every cut, each once.
+std::map<std::string, Workload> workloads_of(const Network& network) {
+  std::map<std::string, Workload> result;
+  for (const Element& element : elements(network))
+    for (const Cut& cut : element.cuts)
+      for (const Group& group : cut.groups)
+        result.emplace(group.workload.fingerprint(), group.workload);
+  return result;
+}
+
+std::vector<Workload> test_workloads() {
+  std::map<std::string, Workload> found = workloads_of(*load_network("mobilenet_v3_large"));
+  Rng rng(3);
+  for (int i = 0; i < 8; ++i) found.merge(workloads_of(random_network(rng)));
+  std::vector<Workload> result;
+  for (auto& [name, workload] : found) result.push_back(std::move(workload));
+  return result;
+}
+
+Workload workload_named(const std::string& kind, const std::string& text) {
+  for (const auto& [name, workload] : workloads_of(*load_network("mobilenet_v3_large")))
+    if (workload.kind() == kind && workload.describe().find(text) != std::string::npos)
+      return workload;
+  CHANAS_CHECK(false) << kind << " " << text;
+  return {};
+}
+
+Schedule changed(const ScheduleSpace& space, std::string_view field, int value) {
+  Schedule schedule = default_schedule(space);
+  const int index = space.find(field);
+  CHANAS_CHECK(index >= 0) << field;
+  schedule.values[index] = value;
+  return schedule;
+}
+
+TEST(ScheduleSpace, FieldsAreNamedSortedAndExplained) {
+  for (const Workload& workload : test_workloads()) {
+    const ScheduleSpace space = schedule_space(workload, avx512(), 2);
+    std::vector<std::string> names;
+    for (const Field& field : space.fields) {
+      EXPECT_TRUE(std::ranges::is_sorted(field.choices)) << field.name;
+      EXPECT_EQ(std::ranges::adjacent_find(field.choices), field.choices.end()) << field.name;
+      EXPECT_FALSE(field.choices.empty()) << field.name;
+      EXPECT_FALSE(field_help(field.name).empty()) << field.name;
+      EXPECT_FALSE(primitive_name(field.primitive).empty());
+      EXPECT_THAT(names, testing::Not(testing::Contains(field.name)));
+      names.push_back(field.name);
+    }
+  }
+  EXPECT_EQ(field_help("op1.nonsense"), "");
+}
+
+TEST(ScheduleSpace, OneThreadHasNothingToShareOut) {
+  const Workload workload = workload_named("conv1x1", "14x14 112->672");
+  EXPECT_EQ(schedule_space(workload, avx512(), 1).find("op1.parallel"), -1);
+  EXPECT_GE(schedule_space(workload, avx512(), 2).find("op1.parallel"), 0);
+}
+
+TEST(Schedule, RandomMutatedAndCrossedPointsAreLegal) {
+  const std::vector<Workload> workloads = test_workloads();
+  Rng rng(1);
+  int points = 0;
+  while (points < 10'000) {
+    for (const Workload& workload : workloads) {
+      const Target target = points % 3 == 0   ? avx512()
+                            : points % 3 == 1 ? neon()
+                                              : simulated_target();
+      const ScheduleSpace space = schedule_space(workload, target, 1 + points % 2);
+      ASSERT_TRUE(check_legal(space, default_schedule(space)).ok());
+      const Schedule a = random_schedule(space, rng), b = random_schedule(space, rng);
+      const Schedule mutant = mutate(space, a, rng), child = crossover(space, a, mutant, rng);
+      for (const Schedule& schedule : {a, b, mutant, child}) {
+        const Status status = check_legal(space, schedule);
+        ASSERT_TRUE(status.ok()) << status.message();
+        ++points;
+      }
+      int legal = 0;  // the whole space, where it is small
+      for (const Field& field : space.fields) legal += static_cast<int>(field.choices.size()) - 1;
+      if (legal > 0) {
+        ASSERT_NE(mutant, a) << workload.describe() << " " << to_text(space, a);
+      }
+      for (size_t f = 0; f < child.values.size(); ++f)
+        ASSERT_THAT(child.values[f], AnyOf(a.values[f], mutant.values[f]));
+    }
+  }
+}
+
+TEST(Schedule, SameSeedSamePoints) {
+  const ScheduleSpace space =
+      schedule_space(workload_named("conv1x1+depthwise", "14x14 112->672"), avx512(), 2);
+  Rng a(5), b(5);
+  for (int i = 0; i < 50; ++i) {
+    const Schedule schedule = random_schedule(space, a);
+    ASSERT_EQ(schedule, random_schedule(space, b));
+    ASSERT_EQ(mutate(space, schedule, a), mutate(space, schedule, b));
+  }
+}
+
+TEST(Schedule, MutationPrefersNearAndDividingValues) {
+  const ScheduleSpace space =
+      schedule_space(workload_named("conv1x1", "14x14 112->672"), avx512(), 1);
+  const int field = space.find("op1.pixels");
+  const Schedule start = changed(space, "op1.pixels", 4);
+  Rng rng(2);
+  std::map<int, int> drawn;
+  for (int i = 0; i < 20'000; ++i) ++drawn[mutate(space, start, rng).values[field]];
+  // 196 pixels: 7 divides, 6 does not and is nearer; 28 and 14 divide, 14 is nearer.
+  EXPECT_GT(drawn[7], drawn[6]);
+  EXPECT_GT(drawn[14], drawn[12]);
+  EXPECT_GT(drawn[2], drawn[1]);
+}
+
+TEST(Schedule, TextAndJsonRoundTrip) {
+  Rng rng(4);
+  for (const Workload& workload : test_workloads()) {
+    const ScheduleSpace space = schedule_space(workload, avx512(), 2);
+    const Schedule schedule = random_schedule(space, rng);
+    const auto from_text = parse_schedule(space, to_text(space, schedule));
+    ASSERT_TRUE(from_text.ok()) << from_text.status().message();
+    EXPECT_EQ(*from_text, schedule);
+    const auto from_json = schedule_from_json(to_json(schedule));
+    ASSERT_TRUE(from_json.ok());
+    EXPECT_EQ(*from_json, schedule);
+  }
+}
+
+TEST(Schedule, TextErrorsNameTheField) {
+  const ScheduleSpace space =
+      schedule_space(workload_named("conv1x1", "14x14 112->672"), avx512(), 1);
+  const std::string text = to_text(space, default_schedule(space));
+  const auto error = [&](const std::string& changed_text) {
+    return std::string(message(parse_schedule(space, changed_text).status()));
+  };
+  EXPECT_THAT(error(text + " op1.pixel=3"), HasSubstr("did you mean \"op1.pixels\""));
+  EXPECT_THAT(error(text + " op1.order=0"), HasSubstr("\"op1.order\" is given twice"));
+  EXPECT_THAT(error("op1.vector=16"), HasSubstr("is missing"));
+  EXPECT_THAT(error("op1.vector=x"), HasSubstr("no whole number"));
+  EXPECT_THAT(error("op1.vector"), HasSubstr("no whole number"));
+  EXPECT_FALSE(schedule_from_json(Json::parse("[1, 2.5]")).ok());
+  EXPECT_FALSE(schedule_from_json(Json::parse("{}")).ok());
+  EXPECT_FALSE(schedule_from_json(Json::parse("[1e300, \"a\"]")).ok());
+}
+
+TEST(Schedule, IllegalVectorsAreToldTheRule) {
+  const ScheduleSpace conv =
+      schedule_space(workload_named("conv1x1", "14x14 112->672"), avx512(), 2);
+  const auto rule = [](const ScheduleSpace& space, const Schedule& schedule) {
+    const Status status = check_legal(space, schedule);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(message(status));
+  };
+  Schedule schedule = default_schedule(conv);
+  schedule.values.pop_back();
+  EXPECT_THAT(rule(conv, schedule), HasSubstr("length"));
+  EXPECT_THAT(rule(conv, changed(conv, "op1.pixels", 9)), HasSubstr("value not offered"));
+  EXPECT_THAT(rule(conv, changed(conv, "op1.pixels", 28)), HasSubstr("register budget"));
+  schedule = changed(conv, "op1.unroll", 8);
+  schedule.values[conv.find("op1.channel_vectors")] = 3;
+  schedule.values[conv.find("op1.pixels")] = 10;
+  EXPECT_THAT(rule(conv, schedule), HasSubstr("unrolled body too large"));
+
+  const ScheduleSpace depthwise =
+      schedule_space(workload_named("depthwise", "28x28 120"), avx512(), 2);
+  EXPECT_THAT(rule(depthwise, changed(depthwise, "op1.slice", 3)),
+              HasSubstr("forbidden combination: border=0"));
+  schedule = changed(depthwise, "op1.border", 1);
+  schedule.values[depthwise.find("op1.channel_vectors")] = 3;
+  schedule.values[depthwise.find("op1.pixels")] = 2;
+  schedule.values[depthwise.find("op1.slice")] = 2;  // 12 vectors where 120 channels fill 8
+  EXPECT_THAT(rule(depthwise, schedule), HasSubstr("rounded up by more than a third"));
+  const ScheduleSpace fused =
+      schedule_space(workload_named("conv1x1+depthwise+conv1x1", "14x14 80->200"), avx512(), 2);
+  schedule = changed(fused, "op3.strip", 7);
+  schedule.values[fused.find("op3.parallel")] = 2;
+  EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=2"));
+}
+
+// Changes of the default or of the space are changes of what every untuned network runs: they must
+// be seen here, and raise kScheduleVersion.
+TEST(ScheduleGolden, DefaultsAndSizes) {
+  struct Golden {
+    std::string kind, text, schedule;
+    double points;
+  };
+  const std::vector<Golden> goldens = {
+      {"conv1x1", "14x14 112->672", "", 0},
+      {"conv1x1", "14x14 200->80", "", 0},
+      {"conv3x3", "224x224 3->16", "", 0},
+      {"depthwise", "28x28 120", "", 0},
+      {"conv1x1+depthwise", "112x112 16->64", "", 0},
+      {"conv1x1+depthwise+conv1x1", "14x14 80->200", "", 0},
+      {"pool+conv1x1+conv1x1", "7x7 960", "", 0},
+      {"scale+conv1x1", "14x14 672->112", "", 0},
+      {"conv1x1+pool", "7x7 160->960", "", 0},
+  };
+  for (const Golden& golden : goldens) {
+    const ScheduleSpace space =
+        schedule_space(workload_named(golden.kind, golden.text), avx512(), 2);
+    double points = 1;
+    for (const Field& field : space.fields) points *= static_cast<double>(field.choices.size());
+    EXPECT_EQ(to_text(space, default_schedule(space)), golden.schedule) << golden.kind;
+    EXPECT_EQ(points, golden.points) << golden.kind;
+  }
+}
+
+TEST(Tiling, LanesCoverEveryChannel) {
+  for (int channels = 1; channels <= 70; ++channels) {
+    for (int vector : {1, 2, 4, 8, 16}) {
+      if (vector > channels) continue;
+      const int lanes = (needed_vectors(channels, vector) + 2) * vector;
+      std::vector<int> seen(channels);
+      for (int lane = 0; lane < lanes; ++lane) {
+        const int channel = lane_channel(channels, vector, lane);
+        ASSERT_GE(channel, 0);
+        ASSERT_LT(channel, channels);
+        ++seen[channel];
+        // A vector is a run of neighbours.
+        if (lane % vector > 0) {
+          ASSERT_EQ(channel, lane_channel(channels, vector, lane - 1) + 1);
+        }
+      }
+      EXPECT_THAT(seen, testing::Each(testing::Ge(1)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chanas

@@ -1,0 +1,217 @@
+#include "chanas/supernet/checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "chanas/base/file.h"
+#include "chanas/base/fingerprint.h"
+#include "chanas/graph/safetensors.h"
+#include "chanas/supernet/job.h"
+
+namespace chanas {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kVersion = 1;
+constexpr size_t kKept = 2;
+constexpr std::string_view kPrefix = "checkpoint-";
+
+// JSON files of a folder, newest first: steps are zero padded, names sort as numbers.
+std::vector<std::string> checkpoint_files(const std::string& folder) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (fs::directory_iterator i(folder, error), end; !error && i != end; i.increment(error)) {
+    const std::string name = i->path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(".json")) files.push_back(i->path().string());
+  }
+  std::sort(files.rbegin(), files.rend());
+  return files;
+}
+
+std::string weights_of(const std::string& json_path) {
+  return fs::path(json_path).replace_extension(".safetensors").string();
+}
+
+template <typename S, typename V>
+void state_fields(S& s, const V& visit) {
+  visit("step", s.step);
+  visit("steps", s.steps);
+  visit("planned", s.planned);
+  visit("base_step", s.base_step);
+  visit("base_position", s.base_position);
+  visit("seconds", s.seconds);
+  visit("rate_scale", s.rate_scale);
+  visit("rollbacks", s.rollbacks);
+  visit("complete", s.complete);
+  visit("gap", s.gap);
+  visit("negative_gaps", s.negative_gaps);
+  visit("point_loss", s.point_loss);
+  visit("point_steps", s.point_steps);
+  visit("accuracy_largest", s.accuracy_largest);
+  visit("accuracy_smallest", s.accuracy_smallest);
+}
+
+Json state_to_json(const TrainState& state) {
+  Json json = Json::object();
+  state_fields(state, [&](const char* name, const auto& member) { json[name] = member; });
+  json["history"] = Json::array();
+  for (const TrainProgress& point : state.history) json["history"].push_back(to_json(point));
+  return json;
+}
+
+Status state_from_json(const Json& json, TrainState& state) {
+  try {
+    state_fields(state, [&](const char* name, auto& member) { json.at(name).get_to(member); });
+    for (const Json& point : json.at("history")) {
+      state.history.emplace_back();
+      CHANAS_RETURN_IF_ERROR(from_json(point, state.history.back()));
+    }
+  } catch (const Json::exception& error) {
+    return absl::DataLossError(error.what());
+  }
+  return absl::OkStatus();
+}
+
+Status copy_tensor(const Parameters& from, const std::string& name,
+                   const Supernet::Parameter& parameter, std::vector<float>& to) {
+  const Tensor* tensor = from.find(name);
+  if (tensor == nullptr || tensor->shape != parameter.shape) {
+    return absl::DataLossError(fmt::format("tensor {} is missing or has another shape", name));
+  }
+  std::copy(tensor->data.begin(), tensor->data.end(),
+            to.begin() + static_cast<std::ptrdiff_t>(parameter.offset));
+  return absl::OkStatus();
+}
+
+Status compare(const Json& found, const Json& wanted, const std::string& folder) {
+  for (const auto& [key, value] : wanted.items()) {
+    const auto other = found.find(key);
+    if (other != found.end() && *other == value) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "{} holds a training whose {} is {}, now it is {}; take another folder, or delete this one",
+        folder, key, other == found.end() ? "not told" : other->dump(), value.dump()));
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<Json> read_checkpoint_json(const std::string& path) {
+  CHANAS_ASSIGN_OR_RETURN(Json json, read_json(path));
+  if (!json.is_object() || !json.contains("version") || !json.contains("identity") ||
+      !json.contains("state") || !json.contains("sha256") || !json["identity"].is_object() ||
+      !json["sha256"].is_string()) {
+    return absl::DataLossError(fmt::format("{} is no checkpoint", path));
+  }
+  return json;
+}
+
+// kFailedPrecondition: of another version or identity, so that older ones need not be tried.
+StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string& folder,
+                                     const Json& identity,
+                                     const std::vector<Supernet::Parameter>& parameters) {
+  CHANAS_ASSIGN_OR_RETURN(Json json, read_checkpoint_json(path));
+  if (json["version"] != kVersion) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} has version {}, this program reads version {}; train again in another folder", path,
+        json["version"].dump(), kVersion));
+  }
+  if (const Status same = compare(json["identity"], identity, folder); !same.ok()) {
+    return absl::FailedPreconditionError(same.message());
+  }
+  const std::string weights = weights_of(path);
+  CHANAS_ASSIGN_OR_RETURN(std::string bytes, read_file(weights));
+  if (sha256_hex(bytes) != json["sha256"].get<std::string>()) {
+    return absl::DataLossError(
+        fmt::format("{} is cut short or damaged (its checksum differs)", weights));
+  }
+  CHANAS_ASSIGN_OR_RETURN(SafetensorsFile file, parse_safetensors(bytes));
+  Checkpoint checkpoint;
+  checkpoint.path = path;
+  CHANAS_RETURN_IF_ERROR(annotate(state_from_json(json["state"], checkpoint.state), path));
+  const size_t size = parameters.back().offset + parameters.back().size;
+  checkpoint.values.resize(size);
+  checkpoint.momentum.resize(size);
+  for (const Supernet::Parameter& p : parameters) {
+    CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, p.name, p, checkpoint.values));
+    CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, "momentum." + p.name, p, checkpoint.momentum));
+  }
+  return checkpoint;
+}
+
+}  // namespace
+
+Status save_checkpoint(const std::string& folder, const Json& identity,
+                       const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
+                       std::span<const float> values, std::span<const float> momentum) {
+  SafetensorsFile file;
+  for (const Supernet::Parameter& p : parameters) {
+    const auto part = [&](std::span<const float> from) {
+      const auto range = from.subspan(p.offset, p.size);
+      return Tensor{p.shape, {range.begin(), range.end()}};
+    };
+    file.parameters.set(p.name, part(values));
+    file.parameters.set("momentum." + p.name, part(momentum));
+  }
+  CHANAS_ASSIGN_OR_RETURN(std::string bytes, serialize_safetensors(file));
+  const std::string path = join_path(folder, fmt::format("{}{:010}.json", kPrefix, state.step));
+  // When there was one of the same step, it had the same weights: a kill between the two writes
+  // leaves a whole pair.
+  CHANAS_RETURN_IF_ERROR(write_file_atomic(weights_of(path), bytes));
+  CHANAS_RETURN_IF_ERROR(write_json(path, {{"version", kVersion},
+                                           {"identity", identity},
+                                           {"state", state_to_json(state)},
+                                           {"sha256", sha256_hex(bytes)}}));
+  const std::vector<std::string> files = checkpoint_files(folder);
+  for (size_t i = kKept; i < files.size(); ++i) {
+    std::error_code ignored;
+    fs::remove(files[i], ignored);
+    fs::remove(weights_of(files[i]), ignored);
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<Checkpoint> load_checkpoint(const std::string& folder, const Json& identity,
+                                     const std::vector<Supernet::Parameter>& parameters,
+                                     const std::function<void(const std::string&)>& warn) {
+  const std::vector<std::string> files = checkpoint_files(folder);
+  if (files.empty()) {
+    return absl::NotFoundError(fmt::format("no checkpoint in {}; train first", folder));
+  }
+  Status first;
+  for (const std::string& path : files) {
+    StatusOr<Checkpoint> checkpoint = read_checkpoint(path, folder, identity, parameters);
+    if (checkpoint.ok()) {
+      if (!first.ok()) {
+        warn(fmt::format("{}; going on from the one before, step {}", message(first),
+                         checkpoint->state.step));
+      }
+      return checkpoint;
+    }
+    if (absl::IsFailedPrecondition(checkpoint.status())) {
+      return absl::InvalidArgumentError(checkpoint.status().message());
+    }
+    if (first.ok()) first = checkpoint.status();
+  }
+  return absl::DataLossError(fmt::format(
+      "no checkpoint in {} can be read ({}); delete the folder to train again", folder,
+      message(first)));
+}
+
+StatusOr<Json> checkpoint_identity(const std::string& folder) {
+  const std::vector<std::string> files = checkpoint_files(folder);
+  if (files.empty()) {
+    return absl::NotFoundError(fmt::format("no checkpoint in {}; train first", folder));
+  }
+  Status first;
+  for (const std::string& path : files) {
+    StatusOr<Json> json = read_checkpoint_json(path);
+    if (json.ok()) return (*json)["identity"];
+    if (first.ok()) first = json.status();
+  }
+  return absl::DataLossError(first.message());
+}
+
+}  // namespace chanas

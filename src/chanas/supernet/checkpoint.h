@@ -1,0 +1,59 @@
+#pragma once
+// Saved training: two files, the second one written last and pointing to the first by checksum.
+//   checkpoint-<step>.safetensors   weights, and momentum.<weight>
+//   checkpoint-<step>.json          version, identity, state, SHA-256 of the other file
+// The last two of them are kept. Numbers in JSON read back to the same bits.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "chanas/base/json.h"
+#include "chanas/supernet/client.h"
+#include "chanas/supernet/supernet.h"
+
+namespace chanas {
+
+struct TrainState {
+  int64_t step = 0;   // finished ones
+  int64_t steps = 0;  // planned in all
+  bool planned = false;  // the plan does not change any more
+  // The learning rate's schedule runs from base_position at base_step to 1 at `steps`.
+  int64_t base_step = 0;
+  double base_position = 0;
+  double seconds = 0;  // spent on it so far
+  double rate_scale = 1;  // halved by each rollback
+  int rollbacks = 0;
+  bool complete = false;
+  // Sums over all steps.
+  double gap = 0, negative_gaps = 0;
+  // Since the last point of the history.
+  double point_loss = 0;
+  int64_t point_steps = 0;
+  double accuracy_largest = 0, accuracy_smallest = 0;  // when complete
+  std::vector<TrainProgress> history;
+};
+
+struct Checkpoint {
+  TrainState state;
+  std::vector<float> values, momentum;  // as Supernet::values()
+  std::string path;                     // its JSON file
+};
+
+// `identity` is what a checkpoint belongs to, compared key by key: kInvalidArgument names the first
+// key that differs. Errors of write_file_atomic when saving.
+Status save_checkpoint(const std::string& folder, const Json& identity,
+                       const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
+                       std::span<const float> values, std::span<const float> momentum);
+
+// The newest checkpoint that is whole; each one that is not is told to `warn`. kNotFound: there is
+// none and never was. kDataLoss: there are some, and none can be read. kInvalidArgument: of another
+// version or identity (keys that `identity` lacks are not compared).
+StatusOr<Checkpoint> load_checkpoint(const std::string& folder, const Json& identity,
+                                     const std::vector<Supernet::Parameter>& parameters,
+                                     const std::function<void(const std::string&)>& warn);
+
+// The identity in the newest readable checkpoint.
+StatusOr<Json> checkpoint_identity(const std::string& folder);
+
+}  // namespace chanas

@@ -1,0 +1,38 @@
+#pragma once
+// Differentiable operations of the supernet, on the kernels of kernels.h. Tensors are float32 on the
+// CPU; activations [n, h, w, c] contiguous (NHWC). Thread safe. They throw c10::Error as LibTorch.
+
+#include "chanas/arch/network.h"
+
+namespace at {
+class Tensor;
+}
+
+namespace chanas {
+
+// weight [c, 1, k, k], zero padding k / 2.
+at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
+
+// act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch, which
+// are also written to mean and variance (biased) if those are defined.
+at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
+                      at::Tensor& variance);
+// The same with given statistics; not differentiable.
+at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                      const at::Tensor& mean, const at::Tensor& variance, double epsilon,
+                      Activation act, const at::Tensor& residual);
+
+// x * gate(expand(relu(reduce(mean(x))))). reduce [s, c] + [s], expand [c, s] + [c]; gate: sigmoid
+// or hsigmoid.
+at::Tensor squeeze_excite(const at::Tensor& x, const at::Tensor& reduce_weight,
+                          const at::Tensor& reduce_bias, const at::Tensor& expand_weight,
+                          const at::Tensor& expand_bias, Activation gate);
+
+// [n, h, w, c] -> [n * h_out * w_out, k * k * c]; not differentiable.
+at::Tensor image_patches(const at::Tensor& x, int kernel, int stride);
+
+// none, relu, relu6, hswish, sigmoid, hsigmoid by LibTorch's own operations.
+at::Tensor activate(const at::Tensor& x, Activation act);
+
+}  // namespace chanas

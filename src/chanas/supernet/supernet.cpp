@@ -1,0 +1,464 @@
+#include "chanas/supernet/supernet.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/grad_mode.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "chanas/base/rng.h"
+#include "chanas/supernet/functions.h"
+
+namespace chanas {
+namespace {
+
+// Not `Tensor`, which is the plain one of graph.h.
+using Variable = at::Tensor;
+using Tensors = std::map<std::string, Variable>;
+
+bool is_statistic(const std::string& name) {
+  return name.ends_with(".running_mean") || name.ends_with(".running_var");
+}
+
+std::string transform_name(const std::string& weight, int from, int to) {
+  // "units.3.depthwise.conv.weight" -> "units.3.depthwise.transform.7to5"
+  const std::string stem = weight.substr(0, weight.rfind(".conv.weight"));
+  return fmt::format("{}.transform.{}to{}", stem, from, to);
+}
+
+bool is_depthwise(const std::string& name) { return name.ends_with(".depthwise.conv.weight"); }
+
+// --- Forward ------------------------------------------------------------------------------------
+
+// Where batch normalisation takes its statistics from.
+enum class Statistics { kBatch, kGiven };
+
+// Runs a network over tensors that are named as its graph's parameters.
+class Forward {
+ public:
+  // `record` (may be null) receives the statistics of each batch normalisation.
+  Forward(const Network& network, const Tensors& tensors, Statistics statistics,
+          Tensors* record = nullptr)
+      : network_(network), tensors_(tensors), statistics_(statistics), record_(record) {}
+
+  // stem_patches: image_patches of the input. Returns logits [n, classes]; keep (undefined: none)
+  // multiplies the classifier's input.
+  Variable operator()(const Variable& stem_patches, int64_t n, const Variable& keep) const {
+    const int64_t h = strided(network_.resolution, network_.stem.stride);
+    const Variable weight = at("stem.conv.weight").permute({0, 2, 3, 1}).reshape({at("stem.conv.weight").size(0), -1});
+    Variable x = at::linear(stem_patches, weight).view({n, h, h, weight.size(0)});
+    x = norm(x, "stem.bn", network_.stem.act, {});
+    for (size_t i = 0; i < network_.units.size(); ++i) x = unit(x, i);
+    const Head& head = network_.head;
+    if (head.conv_channels > 0) x = norm(pointwise(x, "head.conv"), "head.bn", head.conv_act, {});
+    x = x.mean(at::IntArrayRef{1, 2});
+    if (head.mix_channels > 0) {
+      x = activate(at::linear(x, matrix("mix.weight"), optional("mix.bias")), head.mix_act);
+    }
+    if (keep.defined()) x = x * keep;
+    return at::linear(x, matrix("classifier.weight"), at("classifier.bias"));
+  }
+
+ private:
+  const Variable& at(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    CHANAS_CHECK(found != tensors_.end()) << name;
+    return found->second;
+  }
+  Variable optional(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? Variable() : found->second;
+  }
+  // [out, in, 1, 1] -> [out, in]
+  Variable matrix(const std::string& name) const { return at(name).flatten(1); }
+
+  Variable pointwise(const Variable& x, const std::string& name) const {
+    return at::linear(x, matrix(name + ".weight"));
+  }
+
+  Variable norm(const Variable& x, const std::string& name, Activation act,
+              const Variable& residual) const {
+    const Variable &weight = at(name + ".weight"), &bias = at(name + ".bias");
+    if (statistics_ == Statistics::kGiven) {
+      return fixed_norm(x, weight, bias, at(name + ".running_mean"), at(name + ".running_var"),
+                        network_.bn_epsilon, act, residual);
+    }
+    Variable mean, variance;
+    Variable y = batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance);
+    if (record_ != nullptr) {
+      (*record_)[name + ".running_mean"] = mean;
+      (*record_)[name + ".running_var"] = variance;
+    }
+    return y;
+  }
+
+  Variable unit(const Variable& input, size_t index) const {
+    const Unit& u = network_.units[index];
+    const std::string prefix = fmt::format("units.{}.", index);
+    Variable x = input;
+    if (u.expand) {
+      x = norm(pointwise(x, prefix + "expand.conv"), prefix + "expand.bn", u.act, {});
+    }
+    x = depthwise(x, at(prefix + "depthwise.conv.weight"), u.stride);
+    x = norm(x, prefix + "depthwise.bn", u.act, {});
+    if (u.se_channels > 0) {
+      x = squeeze_excite(x, matrix(prefix + "se.reduce.weight"), at(prefix + "se.reduce.bias"),
+                         matrix(prefix + "se.expand.weight"), at(prefix + "se.expand.bias"),
+                         u.se_gate);
+    }
+    x = pointwise(x, prefix + "project.conv");
+    return norm(x, prefix + "project.bn", Activation::kNone, u.residual ? input : Variable());
+  }
+
+  const Network& network_;
+  const Tensors& tensors_;
+  const Statistics statistics_;
+  Tensors* const record_;
+};
+
+Variable to_tensor(const Batch& batch) {
+  const auto size = static_cast<size_t>(batch.n) * static_cast<size_t>(batch.resolution) *
+                    static_cast<size_t>(batch.resolution) * 3;
+  CHANAS_CHECK(batch.images.size() == size) << batch.images.size() << " of " << size;
+  // Read only: nothing below writes to its input.
+  return at::from_blob(const_cast<float*>(batch.images.data()),
+                       {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+}
+
+Variable stem_patches(const Network& network, const Batch& batch) {
+  CHANAS_CHECK(batch.resolution == network.resolution);
+  return image_patches(to_tensor(batch), network.stem.kernel, network.stem.stride);
+}
+
+std::vector<float> to_vector(const Variable& tensor) {
+  const Variable flat = tensor.detach().contiguous();
+  const float* data = flat.const_data_ptr<float>();
+  return {data, data + flat.numel()};
+}
+
+// Mean cross entropy against a distribution per row.
+Variable cross_entropy(const Variable& logits, const Variable& target) {
+  return -(target * at::log_softmax(logits, 1)).sum() / logits.size(0);
+}
+
+Variable smooth_targets(const std::vector<int>& labels, int classes, double smoothing) {
+  Variable target = at::full({static_cast<int64_t>(labels.size()), classes}, smoothing / classes);
+  float* row = target.mutable_data_ptr<float>();
+  for (const int label : labels) {
+    CHANAS_CHECK(label >= 0 && label < classes) << label;
+    row[label] += static_cast<float>(1 - smoothing);
+    row += classes;
+  }
+  return target;
+}
+
+// 0 or 1 / (1 - rate), [n, features].
+Variable dropout_mask(int n, int64_t features, double rate, Rng rng) {
+  Variable mask = at::empty({n, features});
+  float* to = mask.mutable_data_ptr<float>();
+  const auto keep = static_cast<float>(1 / (1 - rate));
+  for (int64_t i = 0; i < n * features; ++i) to[i] = rng.bernoulli(rate) ? 0 : keep;
+  return mask;
+}
+
+}  // namespace
+
+int set_threads(int threads) {
+  if (threads <= 0) {
+    cpu_set_t set;
+    threads = ::sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  }
+  at::set_num_threads(threads);
+  return threads;
+}
+
+// --- Supernet -----------------------------------------------------------------------------------
+
+struct Supernet::Impl {
+  ArchSpace space;
+  Network largest;
+  bool kernel_transform = true;
+  std::vector<Parameter> parameters;
+  std::vector<float> values, gradients;
+  Tensors leaves;  // views of values, each with its view of gradients
+
+  // The network's tensors, cut from `leaves`; differentiable where gradients are on.
+  Tensors cut(const Arch& arch, const Network& network) const;
+  Variable cut_window(const std::string& name, const std::vector<int64_t>& shape) const;
+  void add(const std::string& name, const std::vector<int64_t>& shape);
+  void initialise(uint64_t seed);
+};
+
+void Supernet::Impl::add(const std::string& name, const std::vector<int64_t>& shape) {
+  Parameter p;
+  p.name = name;
+  p.shape = shape;
+  p.size = 1;
+  for (const int64_t extent : shape) p.size *= static_cast<size_t>(extent);
+  p.offset = parameters.empty() ? 0 : parameters.back().offset + parameters.back().size;
+  // Matrices of the kernel transformation start at identity; decay would pull them off it.
+  p.decays = shape.size() == 4;
+  parameters.push_back(p);
+}
+
+void Supernet::Impl::initialise(uint64_t seed) {
+  for (const Parameter& p : parameters) {
+    float* to = &values[p.offset];
+    if (p.shape.size() == 4) {
+      Rng rng(seed, p.name);
+      const bool classifier = p.name == "classifier.weight";
+      const double fan_out =
+          static_cast<double>((is_depthwise(p.name) ? 1 : p.shape[0]) * p.shape[2] * p.shape[3]);
+      const double deviation = classifier ? 0.01 : std::sqrt(2 / fan_out);
+      for (size_t i = 0; i < p.size; ++i) to[i] = static_cast<float>(deviation * rng.normal());
+    } else if (p.shape.size() == 2) {
+      for (int64_t i = 0; i < p.shape[0]; ++i) to[i * p.shape[0] + i] = 1;
+    } else {
+      std::fill_n(to, p.size, p.name.ends_with(".bn.weight") ? 1.0f : 0.0f);
+    }
+  }
+  for (size_t i = 0; i < largest.units.size(); ++i) {
+    if (!largest.units[i].residual) continue;
+    for (const Parameter& p : parameters) {
+      if (p.name == fmt::format("units.{}.project.bn.weight", i)) {
+        std::fill_n(&values[p.offset], p.size, 0.0f);
+      }
+    }
+  }
+}
+
+// Depthwise window [c, 1, k, k] by the chain of transformations.
+Variable Supernet::Impl::cut_window(const std::string& name,
+                                  const std::vector<int64_t>& shape) const {
+  Variable w = leaves.at(name).narrow(0, 0, shape[0]);
+  // The first unit has one window, the elastic ones those of the space.
+  for (auto to = space.kernels.rbegin(); to != space.kernels.rend(); ++to) {
+    const int64_t from = w.size(3);
+    if (*to >= from || from == shape[3]) continue;
+    const int64_t margin = (from - *to) / 2;
+    w = w.narrow(2, margin, *to).narrow(3, margin, *to);
+    if (!kernel_transform) continue;
+    const auto matrix = leaves.find(transform_name(name, static_cast<int>(from), *to));
+    CHANAS_CHECK(matrix != leaves.end()) << name << " from " << from << " to " << *to;
+    w = at::linear(w.reshape({shape[0], -1}), matrix->second).view({shape[0], 1, *to, *to});
+  }
+  CHANAS_CHECK(w.size(3) == shape[3]) << name;
+  return w;
+}
+
+Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
+  // Place of each of the network's units in the supernet.
+  std::vector<size_t> slots;
+  if (space.first_channels > 0) slots.push_back(0);
+  const size_t first = slots.size(), depth = static_cast<size_t>(space.max_depth());
+  for (size_t b = 0; b < arch.depth.size(); ++b) {
+    for (size_t u = 0; u < static_cast<size_t>(arch.depth[b]); ++u) {
+      slots.push_back(first + b * depth + u);
+    }
+  }
+  CHANAS_CHECK(slots.size() == network.units.size());
+  Tensors tensors;
+  for (const auto& [name, shape] : parameter_shapes(lower(network))) {
+    if (is_statistic(name)) continue;
+    std::string from = name;
+    if (name.starts_with("units.")) {
+      const size_t dot = name.find('.', 6);
+      from = fmt::format("units.{}{}", slots[std::stoul(name.substr(6, dot - 6))],
+                         name.substr(dot));
+    }
+    if (is_depthwise(name)) {
+      tensors[name] = cut_window(from, shape);
+      continue;
+    }
+    Variable t = leaves.at(from);
+    for (size_t d = 0; d < shape.size(); ++d) {
+      const auto dim = static_cast<int64_t>(d);
+      CHANAS_CHECK(shape[d] <= t.size(dim)) << name;
+      if (shape[d] != t.size(dim)) t = t.narrow(dim, 0, shape[d]);
+    }
+    tensors[name] = t;
+  }
+  return tensors;
+}
+
+Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->space = space;
+  impl_->largest = to_network(space, chanas::largest(space));
+  impl_->kernel_transform = kernel_transform;
+  for (const auto& [name, shape] : parameter_shapes(lower(impl_->largest))) {
+    if (is_statistic(name)) continue;
+    impl_->add(name, shape);
+    const size_t first = space.first_channels > 0 ? 1 : 0;
+    const bool elastic = is_depthwise(name) && !(first == 1 && name.starts_with("units.0."));
+    if (!elastic || !kernel_transform) continue;
+    for (size_t k = space.kernels.size(); k-- > 1;) {
+      const int from = space.kernels[k], to = space.kernels[k - 1];
+      impl_->add(transform_name(name, from, to), {int64_t{to} * to, int64_t{to} * to});
+    }
+  }
+  const Parameter& last = impl_->parameters.back();
+  impl_->values.resize(last.offset + last.size);
+  impl_->gradients.resize(impl_->values.size());
+  impl_->initialise(seed);
+  for (const Parameter& p : impl_->parameters) {
+    Variable leaf = at::from_blob(&impl_->values[p.offset], p.shape, at::kFloat);
+    leaf.mutable_grad() = at::from_blob(&impl_->gradients[p.offset], p.shape, at::kFloat);
+    leaf.set_requires_grad(true);
+    impl_->leaves[p.name] = leaf;
+  }
+}
+
+Supernet::~Supernet() = default;
+Supernet::Supernet(Supernet&&) noexcept = default;
+
+const ArchSpace& Supernet::space() const { return impl_->space; }
+const std::vector<Supernet::Parameter>& Supernet::parameters() const { return impl_->parameters; }
+std::span<float> Supernet::values() { return impl_->values; }
+std::span<const float> Supernet::values() const { return impl_->values; }
+std::span<float> Supernet::gradients() { return impl_->gradients; }
+
+StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
+                              const Batch* gap_batch, const LossOptions& options) {
+  const int classes = impl_->space.classes;
+  std::vector<Network> networks;
+  for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
+  // All networks share the stem's patches: kernel and stride are those of the space.
+  const Variable patches = stem_patches(networks[0], batch);
+  const Variable gap_patches = gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch);
+  Variable target = smooth_targets(batch.labels, classes, options.label_smoothing), gap_target;
+  if (gap_batch != nullptr) {
+    gap_target = smooth_targets(gap_batch->labels, classes, options.label_smoothing);
+  }
+  StepLoss result;
+  for (size_t i = 0; i < archs.size(); ++i) {
+    const Network& network = networks[i];
+    const Tensors tensors = impl_->cut(archs[i], network);
+    const Forward forward(network, tensors, Statistics::kBatch);
+    const auto keep = [&](std::string_view name, int n) {
+      if (i > 0 || network.dropout == 0) return Variable();
+      return dropout_mask(n, tensors.at("classifier.weight").size(1), network.dropout,
+                          Rng(options.dropout_seed, name));
+    };
+    const Variable logits = forward(patches, batch.n, keep("dropout", batch.n));
+    Variable loss = cross_entropy(logits, target);
+    const double value = loss.item<double>();
+    if (i == 0) {
+      result.loss = value;
+      // From here on the first network teaches.
+      target = at::softmax(logits.detach(), 1);
+    }
+    if (gap_batch != nullptr) {
+      const Variable gap_logits = forward(gap_patches, gap_batch->n, keep("gap", gap_batch->n));
+      const Variable gap_loss = cross_entropy(gap_logits, gap_target);
+      const double gap = gap_loss.item<double>() - value;
+      if (i == 0) {
+        result.gap_loss = gap_loss.item<double>();
+        gap_target = at::softmax(gap_logits.detach(), 1);
+      }
+      result.gap += gap / static_cast<double>(archs.size());
+      if (gap < 0) result.negative_gaps += 1 / static_cast<double>(archs.size());
+      loss = loss + options.gap_lambda * (gap_loss - loss).abs();
+    }
+    loss.backward();
+  }
+  return result;
+}
+
+std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch) const {
+  const at::NoGradGuard no_gradients;
+  const Network network = to_network(impl_->space, arch);
+  const Tensors tensors = impl_->cut(arch, network);
+  return to_vector(Forward(network, tensors, Statistics::kBatch)(stem_patches(network, batch),
+                                                                batch.n, {}));
+}
+
+// --- Subnet -------------------------------------------------------------------------------------
+
+struct Subnet::Impl {
+  Network network;
+  Tensors tensors;
+  bool calibrated = false;
+};
+
+Subnet Supernet::subnet(const Arch& arch) const {
+  const at::NoGradGuard no_gradients;
+  auto impl = std::make_unique<Subnet::Impl>();
+  impl->network = to_network(impl_->space, arch);
+  for (const auto& [name, tensor] : impl_->cut(arch, impl->network)) {
+    impl->tensors[name] = tensor.detach().clone(at::MemoryFormat::Contiguous);
+  }
+  return Subnet(std::move(impl));
+}
+
+Subnet::Subnet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Subnet::~Subnet() = default;
+Subnet::Subnet(Subnet&&) noexcept = default;
+
+Subnet::Subnet(Network network, Parameters parameters) : impl_(std::make_unique<Impl>()) {
+  impl_->network = std::move(network);
+  impl_->calibrated = true;
+  for (const auto& [name, shape] : parameter_shapes(lower(impl_->network))) {
+    const Variable tensor = at::empty(shape);
+    const chanas::Tensor* from = parameters.find(name);
+    CHANAS_CHECK(from != nullptr && from->shape == shape) << name;
+    std::copy(from->data.begin(), from->data.end(), tensor.mutable_data_ptr<float>());
+    impl_->tensors[name] = tensor;
+  }
+}
+
+const Network& Subnet::network() const { return impl_->network; }
+
+void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batch) {
+  CHANAS_CHECK(count > 0);
+  const at::NoGradGuard no_gradients;
+  Tensors sums;
+  for (int i = 0; i < count; ++i) {
+    Tensors statistics;
+    const Forward forward(impl_->network, impl_->tensors, Statistics::kBatch, &statistics);
+    const Batch& images = batch(i);
+    forward(stem_patches(impl_->network, images), images.n, {});
+    for (const auto& [name, tensor] : statistics) {
+      Variable& sum = sums[name];
+      sum = sum.defined() ? sum + tensor : tensor;
+    }
+  }
+  for (const auto& [name, sum] : sums) {
+    impl_->tensors[name] = sum / count;
+  }
+  impl_->calibrated = true;
+}
+
+std::vector<float> Subnet::logits(const Batch& batch) const {
+  CHANAS_CHECK(impl_->calibrated) << "batch normalisation has no statistics yet";
+  const at::NoGradGuard no_gradients;
+  return to_vector(Forward(impl_->network, impl_->tensors, Statistics::kGiven)(
+      stem_patches(impl_->network, batch), batch.n, {}));
+}
+
+Parameters Subnet::parameters() const {
+  Parameters parameters;
+  for (const auto& [name, shape] : parameter_shapes(lower(impl_->network))) {
+    const auto found = impl_->tensors.find(name);
+    CHANAS_CHECK(found != impl_->tensors.end()) << name;
+    parameters.set(name, {shape, to_vector(found->second)});
+  }
+  return parameters;
+}
+
+double top1(std::span<const float> logits, int classes, std::span<const int> labels) {
+  size_t right = 0;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const float* row = &logits[i * static_cast<size_t>(classes)];
+    if (std::max_element(row, row + classes) - row == labels[i]) ++right;
+  }
+  return labels.empty() ? 0 : static_cast<double>(right) / static_cast<double>(labels.size());
+}
+
+}  // namespace chanas

@@ -1,0 +1,120 @@
+#pragma once
+// The elastic supernet (paper section 3.3): one set of weights at the largest width, kernel, ratio
+// and depth, of which every network of a space is a part.
+//
+// A network's parameters have the names and shapes of lower(network) (graph/graph.h). Each is cut
+// from the supernet's parameter of the same place: leading channels always, leading units of a
+// block, and depthwise windows through the kernel transformation: the window is cut to the next
+// smaller one of the space, flattened, and multiplied by a learned matrix, again and again until it
+// has the wanted size (identity at first; without the transformation only cut).
+//
+// Batch normalisation knows no running statistics here: training uses those of the batch, and every
+// evaluation takes new ones from training images first (Subnet::recalibrate).
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "chanas/arch/space.h"
+#include "chanas/graph/graph.h"
+
+namespace chanas {
+
+// Images as the network sees them: [n, resolution, resolution, 3], normalised (data/config.h).
+struct Batch {
+  int n = 0, resolution = 0;
+  std::vector<float> images;
+  std::vector<int> labels;  // n; may be empty where labels are not used
+};
+
+struct LossOptions {
+  double label_smoothing = 0.1;
+  double gap_lambda = 0.45;   // weight of the gap, when there is a gap batch
+  uint64_t dropout_seed = 0;  // dropout of the first network is a function of this
+};
+
+// Losses of the first network, the one on labels.
+struct StepLoss {
+  double loss = 0;
+  double gap_loss = 0;       // on the gap batch
+  double gap = 0;            // mean over the networks: loss on gap batch - loss
+  double negative_gaps = 0;  // share of the networks with a negative gap
+};
+
+class Subnet;
+
+// Sets the threads of everything here, in this process; 0: all cores this process may use. Returns
+// how many those are.
+int set_threads(int threads);
+
+// Not thread safe.
+class Supernet {
+ public:
+  // One tensor of the supernet. Weights of convolutions decay, BN and biases do not.
+  struct Parameter {
+    std::string name;
+    std::vector<int64_t> shape;
+    size_t offset = 0, size = 0;  // in values() and gradients()
+    bool decays = false;
+  };
+
+  // He initialisation (fan out); the last BN scale of every residual unit starts at 0, so that the
+  // unit starts as identity. A function of the space and the seed.
+  Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform);
+  ~Supernet();
+  Supernet(Supernet&&) noexcept;
+
+  const ArchSpace& space() const;
+  const std::vector<Parameter>& parameters() const;
+  // All numbers that are trained, and the gradient that accumulate() adds to.
+  std::span<float> values();
+  std::span<const float> values() const;
+  std::span<float> gradients();
+
+  // One sandwich (in-place distillation): the first arch on the labels, all others on the soft
+  // outputs of the first one; adds the gradient of the sum of their losses. With a gap batch each
+  // network's loss is L + gap_lambda * |L on the gap batch - L| (paper eq. 3). All archs have the
+  // batch's resolution.
+  StepLoss accumulate(const std::vector<Arch>& archs, const Batch& batch, const Batch* gap_batch,
+                      const LossOptions& options);
+
+  // A copy of the network's weights as they are now; without BN statistics.
+  Subnet subnet(const Arch& arch) const;
+  // The same for training mode only: logits [n, classes] with the statistics of the batch.
+  std::vector<float> batch_logits(const Arch& arch, const Batch& batch) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// One network with weights of its own. Not thread safe.
+class Subnet {
+ public:
+  Subnet(Network network, Parameters parameters);  // needs check_parameters() to be OK
+  ~Subnet();
+  Subnet(Subnet&&) noexcept;
+
+  const Network& network() const;
+  // BN statistics become the mean over `count` batches of the mean and variance in each batch.
+  void recalibrate(int count, const std::function<const Batch&(int index)>& batch);
+  // [n, classes], with the statistics there are. CHECKs that there are some.
+  std::vector<float> logits(const Batch& batch) const;
+  // Everything, names and shapes of lower(network()).
+  Parameters parameters() const;
+
+ private:
+  friend class Supernet;
+  struct Impl;
+  explicit Subnet(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Share of images whose largest logit is that of their label.
+double top1(std::span<const float> logits, int classes, std::span<const int> labels);
+
+}  // namespace chanas

@@ -1,0 +1,43 @@
+#pragma once
+// Training of a supernet: plan, steps, checkpoints. Everything random in a step is a function of
+// (seed, step), so a training that was killed and continued gives the same bits as an undisturbed
+// one (with the same plan and number of threads).
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "chanas/data/dataset.h"
+#include "chanas/supernet/client.h"
+#include "chanas/supernet/supernet.h"
+
+namespace chanas {
+
+struct TrainHooks {
+  std::function<void(const TrainProgress&)> progress;
+  std::function<void(const std::string&)> warn;
+  // When the time budget started to run.
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+};
+
+// See train_supernet in client.h for what it does and its errors.
+StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
+                            const TrainConfig& config, const std::string& folder,
+                            const TrainHooks& hooks);
+
+// The trained supernet of a folder, for evaluation and export.
+StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
+                                 const std::string& folder,
+                                 const std::function<void(const std::string&)>& warn);
+
+Status validate(const TrainConfig& config);
+
+// Share of the peak at `position` in [0, 1] of the training: linear warm-up, then half a cosine.
+double rate_at(double position, double warmup_share);
+
+// SGD with Nesterov momentum as PyTorch has it. `gradients` are scaled first.
+void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
+              double gradient_scale, double rate, double momentum, double weight_decay,
+              std::span<float> velocity, std::span<float> values);
+
+}  // namespace chanas

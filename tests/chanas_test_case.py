@@ -1,0 +1,70 @@
+"""What the end-to-end tests share: running the built program in a folder of its own."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(os.environ.get("CHANAS_BIN", ROOT / "build" / "release" / "bin"))
+
+# Everything small: the whole road in well under a minute.
+TINY = """
+[run]
+space = "{space}"
+data = "builtin"
+device = "{device}"
+seed = 5
+[tune]
+trials = 2
+boundary_networks = 4
+[train]
+epochs = 1
+batch_size = 32
+builtin_images = 600
+[narrow]
+delta = 50
+probes = 2
+[predict]
+samples = 20
+images = 50
+hidden = 16
+recalibration_images = 64
+[search]
+population = 20
+generations = 5
+[verify]
+finalists = 3
+samples = 20
+"""
+
+
+class ChanasTestCase(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="chanas-test."))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def config(self, device="simulated", name="tiny.toml", extra=""):
+        path = self.folder / name
+        path.write_text(TINY.format(space=ROOT / "tests" / "tiny_space.toml", device=device) + extra)
+        return path
+
+    def chanas(self, *arguments, expect=0, timeout=300, environment=None):
+        """Runs the program; returns its CompletedProcess after checking the exit code."""
+        done = subprocess.run(
+            [str(BIN / "chanas"), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.folder,
+            env={**os.environ, **(environment or {})},
+        )
+        self.assertEqual(done.returncode, expect, f"{arguments}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def chanas_json(self, *arguments, **options):
+        return json.loads(self.chanas("--json", *arguments, **options).stdout)
