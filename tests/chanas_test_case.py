@@ -16,6 +16,7 @@ TINY = """
 space = "{space}"
 data = "builtin"
 device = "{device}"
+limit_ms = {limit_ms}
 seed = 5
 [tune]
 trials = 2
@@ -48,9 +49,9 @@ class ChanasTestCase(unittest.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="chanas-test."))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
-    def config(self, device="simulated", name="tiny.toml", extra=""):
+    def config(self, device="simulated", limit_ms=0, name="tiny.toml"):
         path = self.folder / name
-        path.write_text(TINY.format(space=ROOT / "tests" / "tiny_space.toml", device=device) + extra)
+        path.write_text(TINY.format(space=ROOT / "tests" / "tiny_space.toml", device=device, limit_ms=limit_ms))
         return path
 
     def chanas(self, *arguments, expect=0, timeout=300, environment=None):

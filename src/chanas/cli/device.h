@@ -26,8 +26,8 @@ struct Device {
 };
 StatusOr<Device> open_device(const DeviceFlags& flags);
 
-// The key under which `weight_bytes` of cold weights were measured on this device. kNotFound when the
-// store holds no such rows; the message lists the keys that it has.
+// The key under which `weight_bytes` of cold weights were measured on this device. kNotFound when
+// the store holds no such rows; the message lists the keys that it has.
 StatusOr<RecordKey> find_key(Device& device, int64_t weight_bytes);
 
 }  // namespace chanas

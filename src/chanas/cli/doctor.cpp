@@ -46,24 +46,34 @@ Check check_disk(const std::string& folder) {
 
 // A fixed kernel measured a few times: a clock that wanders shows as spread.
 Check check_clock(Runner& runner) {
-  Unit unit{.h_in = 14, .c_in = 64, .c_mid = 128, .c_out = 64, .kernel = 3, .act = Activation::kRelu, .residual = true};
+  Unit unit{.h_in = 14,
+            .c_in = 64,
+            .c_mid = 128,
+            .c_out = 64,
+            .kernel = 3,
+            .act = Activation::kRelu,
+            .residual = true};
   Workload workload = unit_element(unit).cuts[0].groups[0].workload;
   ScheduleSpace space = schedule_space(workload, runner.target(), 1);
   std::vector<Candidate> one = {{workload, default_schedule(space)}};
   std::vector<double> times;
   for (int i = 0; i < 5; ++i) {
     auto results = runner.measure(one, MeasurePlan{});
-    if (!results.ok()) return {"device", false, std::string(results.status().message()), "see the message"};
+    if (!results.ok())
+      return {"device", false, std::string(results.status().message()), "see the message"};
     if (!(*results)[0].ok()) {
-      return {"device", false, (*results)[0].message, "a default schedule must run: please report this"};
+      return {"device", false, (*results)[0].message,
+              "a default schedule must run: please report this"};
     }
     times.push_back((*results)[0].latency_us);
   }
   double middle = median(times);
   double spread = (percentile(times, 1) - percentile(times, 0)) / middle;
-  return {"device clock", spread < 0.25,
-          fmt::format("{:.1f} us for {}, {:.0f} % spread over 5 measurements", middle, workload.describe(), spread * 100),
-          "stop other programs; on bare metal fix the clock: cpupower frequency-set -g performance"};
+  return {
+      "device clock", spread < 0.25,
+      fmt::format("{:.1f} us for {}, {:.0f} % spread over 5 measurements", middle,
+                  workload.describe(), spread * 100),
+      "stop other programs; on bare metal fix the clock: cpupower frequency-set -g performance"};
 }
 
 Status doctor(const DeviceFlags& flags, const Globals& globals) {
@@ -75,7 +85,8 @@ Status doctor(const DeviceFlags& flags, const Globals& globals) {
   if (!flags.store.empty()) {
     StatusOr<std::unique_ptr<Store>> store = Store::open(flags.store);
     Status status = store.ok() ? (*store)->check() : store.status();
-    checks.push_back({"store", status.ok(), status.ok() ? flags.store + " is sound" : std::string(status.message()),
+    checks.push_back({"store", status.ok(),
+                      status.ok() ? flags.store + " is sound" : std::string(status.message()),
                       "restore a copy, or remove it and tune again"});
   }
   DeviceFlags without_store = flags;
@@ -83,7 +94,10 @@ Status doctor(const DeviceFlags& flags, const Globals& globals) {
   StatusOr<Device> device = open_device(without_store);
   if (device.ok()) {
     const Target& t = device->runner->target();
-    checks.push_back({"device", true, fmt::format("{}, {} core(s), {} floats per vector, {}", t.name, t.cores, t.vector_floats, t.triple), ""});
+    checks.push_back({"device", true,
+                      fmt::format("{}, {} core(s), {} floats per vector, {}", t.name, t.cores,
+                                  t.vector_floats, t.triple),
+                      ""});
     checks.push_back(check_clock(*device->runner));
   } else {
     checks.push_back({"device", false, std::string(device.status().message()), "see the message"});
@@ -92,24 +106,30 @@ Status doctor(const DeviceFlags& flags, const Globals& globals) {
   Json json = Json::array();
   for (const Check& check : checks) {
     ok = ok && check.ok;
-    json.push_back({{"check", check.name}, {"ok", check.ok}, {"found", check.found}, {"mend", check.ok ? "" : check.mend}});
+    json.push_back({{"check", check.name},
+                    {"ok", check.ok},
+                    {"found", check.found},
+                    {"mend", check.ok ? "" : check.mend}});
     if (globals.json) continue;
     fmt::print("{:<5} {:<14} {}\n", check.ok ? "ok" : "BAD", check.name, check.found);
     if (!check.ok) fmt::print("      -> {}\n", check.mend);
   }
   if (globals.json) print_json(json);
-  return ok ? absl::OkStatus() : absl::UnavailableError("something is missing; each line above says how to mend it");
+  return ok ? absl::OkStatus()
+            : absl::UnavailableError("something is missing; each line above says how to mend it");
 }
 
 }  // namespace
 
 void add_doctor(CLI::App& app, Cli& cli) {
-  CLI::App* sub = add_subcommand(app, cli, "doctor",
-                                 "checks programs, compiler, disk, device and store; says how to mend each",
-                                 "chanas doctor --store runs/demo/chanas.db");
+  CLI::App* sub =
+      add_subcommand(app, cli, "doctor",
+                     "checks programs, compiler, disk, device and store; says how to mend each",
+                     "chanas doctor --store runs/demo/chanas.db");
   auto flags = std::make_shared<DeviceFlags>();
   add_device_options(sub, *flags);
-  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return doctor(*flags, cli.globals); }; });
+  sub->callback(
+      [flags, &cli] { cli.action = [flags, &cli] { return doctor(*flags, cli.globals); }; });
 }
 
 }  // namespace chanas

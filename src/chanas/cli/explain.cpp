@@ -75,16 +75,26 @@ Status explain(Flags flags, const Globals& globals) {
       sum += record->result.latency_us;
       rows.push_back({element.name, row.choice.cut, workload.describe(),
                       fmt::format("{:.2f}", record->result.latency_us), std::to_string(record->id),
-                      record->origin, format_duration(static_cast<double>(now - record->time_s)), trace});
-      json.push_back({{"element", element.name}, {"key", element.key}, {"cut", row.choice.cut},
-                      {"workload", workload.describe()}, {"fingerprint", workload.fingerprint()},
-                      {"latency_us", record->result.latency_us}, {"record", record->id},
-                      {"origin", record->origin}, {"age_s", now - record->time_s}, {"schedule", trace}});
+                      record->origin, format_duration(static_cast<double>(now - record->time_s)),
+                      trace});
+      json.push_back({{"element", element.name},
+                      {"key", element.key},
+                      {"cut", row.choice.cut},
+                      {"workload", workload.describe()},
+                      {"fingerprint", workload.fingerprint()},
+                      {"latency_us", record->result.latency_us},
+                      {"record", record->id},
+                      {"origin", record->origin},
+                      {"age_s", now - record->time_s},
+                      {"schedule", trace}});
     }
   }
   if (globals.json) {
-    print_json({{"network", network.name}, {"device", target.name}, {"plan", device.key.plan},
-                {"sum_us", sum}, {"stages", json}});
+    print_json({{"network", network.name},
+                {"device", target.name},
+                {"plan", device.key.plan},
+                {"sum_us", sum},
+                {"stages", json}});
     return absl::OkStatus();
   }
   fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", network.name, target.name,
@@ -98,13 +108,16 @@ Status explain(Flags flags, const Globals& globals) {
 
 void add_explain(CLI::App& app, Cli& cli) {
   CLI::App* sub = add_subcommand(
-      app, cli, "explain", "where each microsecond of a network comes from: row, record, schedule, age",
+      app, cli, "explain",
+      "where each microsecond of a network comes from: row, record, schedule, age",
       "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db");
   auto flags = std::make_shared<Flags>();
   sub->add_option("network", flags->network, "network of the zoo, or a network file");
-  sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")->type_name("DIR");
+  sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")
+      ->type_name("DIR");
   add_device_options(sub, flags->device);
-  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return explain(*flags, cli.globals); }; });
+  sub->callback(
+      [flags, &cli] { cli.action = [flags, &cli] { return explain(*flags, cli.globals); }; });
 }
 
 }  // namespace chanas

@@ -42,7 +42,8 @@ Status apply_run_dir(Flags& flags) {
 }
 
 std::string age(int64_t time_s) {
-  auto now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch());
+  auto now = std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::system_clock::now().time_since_epoch());
   return format_duration(static_cast<double>(now.count() - time_s));
 }
 
@@ -60,18 +61,28 @@ Status list(Flags flags, const Globals& globals) {
     Json listed = Json::array();
     for (const TuningSummary& row : rows) {
       double gain = row.best_us > 0 && row.default_us > 0 ? row.default_us / row.best_us : 0;
-      table.push_back({row.description, fmt::format("{:.2f}", row.best_us), fmt::format("{:.2f}", row.default_us),
+      table.push_back({row.description, fmt::format("{:.2f}", row.best_us),
+                       fmt::format("{:.2f}", row.default_us),
                        gain > 0 ? fmt::format("{:.2f}", gain) : "-", std::to_string(row.trials),
                        std::to_string(row.failures), age(row.time_s)});
-      listed.push_back({{"workload", row.workload}, {"kind", row.kind}, {"description", row.description},
-                        {"best_us", row.best_us}, {"default_us", row.default_us}, {"trials", row.trials},
-                        {"failures", row.failures}, {"time_s", row.time_s}});
+      listed.push_back({{"workload", row.workload},
+                        {"kind", row.kind},
+                        {"description", row.description},
+                        {"best_us", row.best_us},
+                        {"default_us", row.default_us},
+                        {"trials", row.trials},
+                        {"failures", row.failures},
+                        {"time_s", row.time_s}});
     }
-    json.push_back({{"device", key.device}, {"threads", key.threads}, {"plan", key.plan},
-                    {"schedule_version", key.schedule_version}, {"records", count}, {"rows", listed}});
+    json.push_back({{"device", key.device},
+                    {"threads", key.threads},
+                    {"plan", key.plan},
+                    {"schedule_version", key.schedule_version},
+                    {"records", count},
+                    {"rows", listed}});
     if (globals.json) continue;
-    fmt::print("device {}, {} thread(s), plan {}: {} workloads, {} records\n", key.device, key.threads, key.plan,
-               rows.size(), count);
+    fmt::print("device {}, {} thread(s), plan {}: {} workloads, {} records\n", key.device,
+               key.threads, key.plan, rows.size(), count);
     std::fflush(stdout);
     print_table({"workload", "best us", "default us", "gain", "trials", "failed", "age"}, table);
   }
@@ -106,27 +117,34 @@ Status check(Flags flags, const Globals& globals) {
     fitted = term.networks > 0;
   }
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
-                          LatencyTable::build(*device.store, device.key, device.runner->target(), space_elements(space)));
+                          LatencyTable::build(*device.store, device.key, device.runner->target(),
+                                              space_elements(space)));
   RowCheckOptions options;
   options.rows = flags.rows;
   options.seed = flags.seed;
   options.record = flags.record;
-  CHANAS_ASSIGN_OR_RETURN(std::vector<RowCheck> rows, check_rows(*device.runner, *device.store, table, device.plan, options));
+  CHANAS_ASSIGN_OR_RETURN(std::vector<RowCheck> rows,
+                          check_rows(*device.runner, *device.store, table, device.plan, options));
   // Another stream than the networks that the boundary term was fitted on.
-  std::vector<Network> networks = random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
+  std::vector<Network> networks =
+      random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
   std::vector<NetworkCheck> measured;
   {
     Progress progress("whole networks", static_cast<double>(networks.size()));
-    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, networks, flags.samples, true,
-                                                       [&](int done) { if (!globals.quiet) progress.update(done); }));
+    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, networks,
+                                                       flags.samples, true, [&](int done) {
+                                                         if (!globals.quiet) progress.update(done);
+                                                       }));
   }
   std::vector<double> sums, predicted, real;
   for (const NetworkCheck& n : measured) {
     sums.push_back(n.sample.sum_us);
-    predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages + term.constant_us);
+    predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages +
+                        term.constant_us);
     real.push_back(n.sample.measured_us);
   }
-  Agreement by_row = agreement(rows), plain = agreement(sums, real), corrected = agreement(predicted, real);
+  Agreement by_row = agreement(rows), plain = agreement(sums, real),
+            corrected = agreement(predicted, real);
   int64_t oldest = 0;
   for (const auto& [key, row] : table.rows()) {
     if (oldest == 0 || row.oldest_s < oldest) oldest = row.oldest_s;
@@ -136,9 +154,9 @@ Status check(Flags flags, const Globals& globals) {
     for (const RowCheck& row : rows) {
       if (!row.failure.empty()) failures.push_back({row.description, row.failure});
     }
-    Json out = {{"rows", to_json(by_row)}, {"row_failures", failures}, {"sum", to_json(plain)},
-                {"networks", to_json(fitted ? corrected : plain)}, {"boundary", to_json(term)},
-                {"oldest_row_s", oldest}};
+    Json out = {{"rows", to_json(by_row)},   {"row_failures", failures},
+                {"sum", to_json(plain)},     {"networks", to_json(fitted ? corrected : plain)},
+                {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
     print_json(out);
     return absl::OkStatus();
@@ -146,7 +164,9 @@ Status check(Flags flags, const Globals& globals) {
   std::vector<std::vector<std::string>> lines = {agreement_row("rows measured again", by_row),
                                                  agreement_row("networks, sum of rows", plain)};
   if (fitted) lines.push_back(agreement_row("networks, boundary term added", corrected));
-  print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall", "within 5 %", "within 10 %"}, lines);
+  print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
+               "within 5 %", "within 10 %"},
+              lines);
   fmt::print("oldest row: {} old\n", age(oldest));
   for (const RowCheck& row : rows) {
     if (!row.failure.empty()) fmt::print("failed: {}: {}\n", row.description, row.failure);
@@ -187,18 +207,22 @@ Status import_table(Flags flags) {
 }  // namespace
 
 void add_lut(CLI::App& app, Cli& cli) {
-  CLI::App* sub = add_subcommand(app, cli, "lut", "the latency table: list, check, export, import",
-                                 "chanas lut check --run-dir runs/demo\n  chanas lut list --store chanas.db");
+  CLI::App* sub =
+      add_subcommand(app, cli, "lut", "the latency table: list, check, export, import",
+                     "chanas lut check --run-dir runs/demo\n  chanas lut list --store chanas.db");
   sub->require_subcommand(1);
   auto flags = std::make_shared<Flags>();
-  auto command = [&](const std::string& name, const std::string& help, std::function<Status(Flags)> action) {
+  auto command = [&](const std::string& name, const std::string& help,
+                     std::function<Status(Flags)> action) {
     CLI::App* one = sub->add_subcommand(name, help);
     add_device_options(one, flags->device);
     one->add_option("--run-dir", flags->run_dir, "the table of this run")->type_name("DIR");
-    one->callback([flags, action, &cli] { cli.action = [flags, action] { return action(*flags); }; });
+    one->callback(
+        [flags, action, &cli] { cli.action = [flags, action] { return action(*flags); }; });
     return one;
   };
-  command("list", "rows with latency, gain, trials and age", [&cli](Flags f) { return list(f, cli.globals); });
+  command("list", "rows with latency, gain, trials and age",
+          [&cli](Flags f) { return list(f, cli.globals); });
   CLI::App* one = command("check", "measure a sample of rows and of whole networks again",
                           [&cli](Flags f) { return check(f, cli.globals); });
   one->add_option("--space", flags->space, "space of the networks")->capture_default_str();

@@ -8,7 +8,8 @@
 namespace {
 
 constexpr char kIntroduction[] =
-    "CHaNAS searches the network architecture and its compiler schedule together: give it images, a\n"
+    "CHaNAS searches the network architecture and its compiler schedule together: give it images, "
+    "a\n"
     "device and a latency limit; it returns the most accurate network inside that limit and the\n"
     "compiled C library that runs it.\n\n"
     "  chanas run                                   the built-in demo, about 4 minutes\n"
@@ -51,7 +52,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", absl::IsCancelled(status) ? "chanas" : "error",
                  std::string(status.message()).c_str());
     if (absl::IsCancelled(status)) {
-      std::fprintf(stderr, "everything finished so far is saved; repeat the same command to go on\n");
+      std::fprintf(stderr,
+                   "everything finished so far is saved; repeat the same command to go on\n");
     }
   }
   return exit_code(status);

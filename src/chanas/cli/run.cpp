@@ -10,8 +10,11 @@
 namespace chanas {
 
 void add_run_options(CLI::App* app, RunFlags& flags) {
-  app->add_option("--config", flags.config, "TOML file; none: the built-in demo")->type_name("FILE");
-  app->add_option("--run-dir", flags.run_dir, "folder of the run")->type_name("DIR")->capture_default_str();
+  app->add_option("--config", flags.config, "TOML file; none: the built-in demo")
+      ->type_name("FILE");
+  app->add_option("--run-dir", flags.run_dir, "folder of the run")
+      ->type_name("DIR")
+      ->capture_default_str();
   app->add_option("--data", flags.data, "images: builtin, folder of class folders, .tar or .tar.gz")
       ->type_name("DIR|ARCHIVE");
   app->add_option("--space", flags.space, "space name or file")->type_name("NAME|FILE");
@@ -20,7 +23,8 @@ void add_run_options(CLI::App* app, RunFlags& flags) {
   app->add_option("--threads", flags.threads, "threads the network runs on")->type_name("N");
   app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")->type_name("T");
   app->add_option("--seed", flags.seed, "one seed, one result")->type_name("N");
-  app->add_option("--store", flags.store, "database of measurements [<run dir>/chanas.db]")->type_name("FILE");
+  app->add_option("--store", flags.store, "database of measurements [<run dir>/chanas.db]")
+      ->type_name("FILE");
 }
 
 StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals& globals) {
@@ -42,8 +46,8 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
   if (flags.device) c.device = *flags.device;
   if (flags.limit_ms) {
     if (!(*flags.limit_ms > 0)) {
-      return absl::InvalidArgumentError(
-          "--limit-ms is " + std::to_string(*flags.limit_ms) + ", expected a positive number");
+      return absl::InvalidArgumentError("--limit-ms is " + std::to_string(*flags.limit_ms) +
+                                        ", expected a positive number");
     }
     c.limit_ms = *flags.limit_ms;
   }
@@ -68,32 +72,38 @@ Status run_and_print(const PipelineOptions& options, const Globals& globals) {
   const Json& latency = result["latency_us"];
   const Json& accuracy = result["accuracy"];
   auto ms = [](const Json& us) { return fmt::format("{:.3f} ms", us.get<double>() / 1000); };
-  auto percent = [](const Json& share) { return fmt::format("{:.1f} %", share.get<double>() * 100); };
-  print_table({"result", ""},
-              {{"architecture", result["arch"]["id"].get<std::string>()},
-               {"test accuracy", percent(accuracy["test"]) + "  (smallest network of the space " +
-                                     percent(accuracy["smallest_net"]) + ", largest " +
-                                     percent(accuracy["largest_net"]) + ")"},
-               {"latency", ms(latency["measured"]) + "  (limit " + ms(latency["limit"]) + ", predicted " +
-                               ms(latency["predicted"]) + ")"},
-               {"schedules", fmt::format("{} under default schedules: {:.2f}x slower", ms(latency["default_schedule"]),
-                                         latency["default_schedule"].get<double>() /
-                                             latency["measured"].get<double>())},
-               {"size", fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters",
-                                    result["macs"].get<double>() / 1e6, result["params"].get<double>() / 1e6)},
-               {"library", result["export"].get<std::string>()},
-               {"report", join_path(options.run_dir, "report.html")}});
+  auto percent = [](const Json& share) {
+    return fmt::format("{:.1f} %", share.get<double>() * 100);
+  };
+  print_table(
+      {"result", ""},
+      {{"architecture", result["arch"]["id"].get<std::string>()},
+       {"test accuracy", percent(accuracy["test"]) + "  (smallest network of the space " +
+                             percent(accuracy["smallest_net"]) + ", largest " +
+                             percent(accuracy["largest_net"]) + ")"},
+       {"latency", ms(latency["measured"]) + "  (limit " + ms(latency["limit"]) + ", predicted " +
+                       ms(latency["predicted"]) + ")"},
+       {"schedules",
+        fmt::format("{} under default schedules: {:.2f}x slower", ms(latency["default_schedule"]),
+                    latency["default_schedule"].get<double>() / latency["measured"].get<double>())},
+       {"size",
+        fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters", result["macs"].get<double>() / 1e6,
+                    result["params"].get<double>() / 1e6)},
+       {"library", result["export"].get<std::string>()},
+       {"report", join_path(options.run_dir, "report.html")}});
   return absl::OkStatus();
 }
 
 void add_run(CLI::App& app, Cli& cli) {
-  CLI::App* sub = add_subcommand(app, cli, "run", "images to a deployed network: the whole pipeline",
-                                 "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
+  CLI::App* sub =
+      add_subcommand(app, cli, "run", "images to a deployed network: the whole pipeline",
+                     "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
   auto flags = std::make_shared<RunFlags>();
   add_run_options(sub, *flags);
   sub->add_option("--from", flags->from, "first stage to do again")->type_name("STAGE");
   sub->add_option("--until", flags->until, "last stage to do")->type_name("STAGE");
-  sub->add_flag("--help-config", flags->help_config, "every key of the config file with its default");
+  sub->add_flag("--help-config", flags->help_config,
+                "every key of the config file with its default");
   sub->callback([flags, &cli] {
     cli.action = [flags, &cli]() -> Status {
       if (flags->help_config) {

@@ -1,10 +1,11 @@
+#include "chanas/arch/space.h"
+
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "chanas/arch/space.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
 #include "chanas/predict/latency.h"
@@ -29,9 +30,9 @@ Status list_spaces(const Globals& globals) {
   for (const std::string& name : space_names()) {
     CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(name));
     Network small = to_network(space, smallest(space)), large = to_network(space, largest(space));
-    rows.push_back({name, std::to_string(space.cells().size()), fmt::format("{:.1f}", log10_size(space)),
-                    millions(macs(small)), millions(macs(large)),
-                    std::to_string(distinct_units(space).size())});
+    rows.push_back({name, std::to_string(space.cells().size()),
+                    fmt::format("{:.1f}", log10_size(space)), millions(macs(small)),
+                    millions(macs(large)), std::to_string(distinct_units(space).size())});
     json.push_back({{"name", name}, {"macs", {macs(small), macs(large)}}});
   }
   if (globals.json) {
@@ -56,15 +57,18 @@ Status show_space(const Flags& flags, const Globals& globals) {
     latency = std::move(predictor);
   } else if (flags.limit_ms > 0) {
     return absl::InvalidArgumentError(
-        "--limit-ms needs a tuned table: name its database with --store (made by chanas tune or run)");
+        "--limit-ms needs a tuned table: name its database with --store (made by chanas tune or "
+        "run)");
   }
   Json cells = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const SubSpace& cell : space.cells()) {
-    Network small = to_network(space, smallest(space, cell)), large = to_network(space, largest(space, cell));
-    std::vector<std::string> row = {describe(cell), millions(macs(small)), millions(macs(large)),
-                                    millions(params(small)), millions(params(large)),
-                                    std::to_string(distinct_units(space, cell).size())};
+    Network small = to_network(space, smallest(space, cell)),
+            large = to_network(space, largest(space, cell));
+    std::vector<std::string> row = {
+        describe(cell),          millions(macs(small)),
+        millions(macs(large)),   millions(params(small)),
+        millions(params(large)), std::to_string(distinct_units(space, cell).size())};
     Json json = {{"resolution", cell.resolution},
                  {"width", cell.width},
                  {"macs", {macs(small), macs(large)}},
@@ -97,10 +101,12 @@ Status show_space(const Flags& flags, const Globals& globals) {
                 {"cells", cells}});
     return absl::OkStatus();
   }
-  fmt::print("space {}: {} sub-spaces of 10^{:.1f} networks, {} distinct units, {} workloads to tune\n",
-             space.name, space.cells().size(), log10_size(space), distinct_units(space).size(),
-             tuning_tasks(space_elements(space)).size());
-  std::vector<std::string> header = {"sub-space", "min Mmacs", "max Mmacs", "min Mparams", "max Mparams", "units"};
+  fmt::print(
+      "space {}: {} sub-spaces of 10^{:.1f} networks, {} distinct units, {} workloads to tune\n",
+      space.name, space.cells().size(), log10_size(space), distinct_units(space).size(),
+      tuning_tasks(space_elements(space)).size());
+  std::vector<std::string> header = {"sub-space",   "min Mmacs",   "max Mmacs",
+                                     "min Mparams", "max Mparams", "units"};
   if (latency) header.insert(header.end(), {"min ms", "max ms"});
   if (latency && flags.limit_ms > 0) header.push_back("inside limit");
   print_table(header, rows);
@@ -110,14 +116,17 @@ Status show_space(const Flags& flags, const Globals& globals) {
 }  // namespace
 
 void add_space(CLI::App& app, Cli& cli) {
-  CLI::App* sub = add_subcommand(app, cli, "space", "size and cost of a space, and what a limit allows",
-                                 "chanas space paper\n  chanas space demo --store runs/demo/chanas.db --limit-ms 0.1");
+  CLI::App* sub = add_subcommand(
+      app, cli, "space", "size and cost of a space, and what a limit allows",
+      "chanas space paper\n  chanas space demo --store runs/demo/chanas.db --limit-ms 0.1");
   auto flags = std::make_shared<Flags>();
   sub->add_option("space", flags->space, "space name or TOML file")->capture_default_str();
   sub->add_flag("--list", flags->list, "the spaces that are built in");
-  sub->add_option("--limit-ms", flags->limit_ms, "share of networks inside this limit")->type_name("X");
+  sub->add_option("--limit-ms", flags->limit_ms, "share of networks inside this limit")
+      ->type_name("X");
   add_device_options(sub, flags->device);
-  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return show_space(*flags, cli.globals); }; });
+  sub->callback(
+      [flags, &cli] { cli.action = [flags, &cli] { return show_space(*flags, cli.globals); }; });
 }
 
 }  // namespace chanas

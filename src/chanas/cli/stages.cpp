@@ -16,14 +16,16 @@ struct StageCommand {
 void add_stages(CLI::App& app, Cli& cli) {
   const std::vector<StageCommand> commands = {
       {"train", "train", "the run up to the trained supernet"},
-      {"predict", "predict", "the run up to the accuracy predictor, with its error and rank correlation"},
+      {"predict", "predict",
+       "the run up to the accuracy predictor, with its error and rank correlation"},
       {"search", "search", "the run up to the Pareto front of architectures"},
       {"export", "export", "the run up to the exported C library"},
       {"report", "report", "the run's HTML page"},
   };
   for (const StageCommand& command : commands) {
-    CLI::App* sub = add_subcommand(app, cli, command.name, command.help + " (finished stages are kept)",
-                                   "chanas " + command.name + " --run-dir runs/demo");
+    CLI::App* sub =
+        add_subcommand(app, cli, command.name, command.help + " (finished stages are kept)",
+                       "chanas " + command.name + " --run-dir runs/demo");
     auto flags = std::make_shared<RunFlags>();
     auto again = std::make_shared<bool>(false);
     add_run_options(sub, *flags);

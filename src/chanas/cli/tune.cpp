@@ -1,5 +1,3 @@
-#include "chanas/tune/tuner.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -14,6 +12,7 @@
 #include "chanas/cli/device.h"
 #include "chanas/pipeline/config.h"
 #include "chanas/tune/latency_table.h"
+#include "chanas/tune/tuner.h"
 
 namespace chanas {
 namespace {
@@ -39,9 +38,9 @@ Status tune_command(const Flags& flags, const Globals& globals) {
     } else if (StatusOr<Network> network = load_network(flags.what); network.ok()) {
       is_network = true;
     } else {
-      return absl::InvalidArgumentError(fmt::format(
-          "\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}", flags.what,
-          join(spaces), join(zoo), space.status().message()));
+      return absl::InvalidArgumentError(
+          fmt::format("\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}",
+                      flags.what, join(spaces), join(zoo), space.status().message()));
     }
   }
   if (is_network) {
@@ -62,18 +61,19 @@ Status tune_command(const Flags& flags, const Globals& globals) {
   TuneProgress last;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
-    CHANAS_RETURN_IF_ERROR(tune(*device.runner, *device.store, tasks, device.plan, options,
-                                [&](const TuneProgress& p) {
-                                  last = p;
-                                  if (globals.quiet) return;
-                                  progress.update(p.done * static_cast<double>(tasks.size()) * options.trials /
-                                                      std::max(1, p.total),
-                                                  fmt::format("{} of {} trials, {:.2f}x over default, {} failed",
-                                                              p.done, p.total, p.speedup, p.failures));
-                                }));
+    CHANAS_RETURN_IF_ERROR(tune(
+        *device.runner, *device.store, tasks, device.plan, options, [&](const TuneProgress& p) {
+          last = p;
+          if (globals.quiet) return;
+          progress.update(
+              p.done * static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total),
+              fmt::format("{} of {} trials, {:.2f}x over default, {} failed", p.done, p.total,
+                          p.speedup, p.failures));
+        }));
   }
-  CHANAS_ASSIGN_OR_RETURN(LatencyTable table, LatencyTable::build(*device.store, device.key,
-                                                                  device.runner->target(), elements));
+  CHANAS_ASSIGN_OR_RETURN(
+      LatencyTable table,
+      LatencyTable::build(*device.store, device.key, device.runner->target(), elements));
   double tuned = 0, untuned = 0;
   for (const auto& [key, row] : table.rows()) {
     tuned += row.latency_us;
@@ -87,8 +87,11 @@ Status tune_command(const Flags& flags, const Globals& globals) {
                 {"speedup_over_default", tuned > 0 ? untuned / tuned : 1},
                 {"store", flags.device.store}});
   } else {
-    fmt::print("{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, {} failed)\n",
-               table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done, last.failures);
+    fmt::print(
+        "{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, "
+        "{} failed)\n",
+        table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done,
+        last.failures);
   }
   return absl::OkStatus();
 }
@@ -96,15 +99,20 @@ Status tune_command(const Flags& flags, const Globals& globals) {
 }  // namespace
 
 void add_tune(CLI::App& app, Cli& cli) {
-  CLI::App* sub = add_subcommand(app, cli, "tune", "pre-schedule a space, or one network, for a device",
-                                 "chanas tune mobilenet_v3_large --trials 40 --store xeon.db --threads 1");
+  CLI::App* sub =
+      add_subcommand(app, cli, "tune", "pre-schedule a space, or one network, for a device",
+                     "chanas tune mobilenet_v3_large --trials 40 --store xeon.db --threads 1");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")->capture_default_str();
-  sub->add_option("--trials", flags->trials, "schedules per workload")->capture_default_str()->check(CLI::Range(1, 100000));
+  sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")
+      ->capture_default_str();
+  sub->add_option("--trials", flags->trials, "schedules per workload")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
   sub->add_option("--budget", flags->budget, "time, e.g. \"2 h\"; 0: none")->capture_default_str();
   sub->add_option("--seed", flags->seed, "seed of the search")->capture_default_str();
   add_device_options(sub, flags->device);
-  sub->callback([flags, &cli] { cli.action = [flags, &cli] { return tune_command(*flags, cli.globals); }; });
+  sub->callback(
+      [flags, &cli] { cli.action = [flags, &cli] { return tune_command(*flags, cli.globals); }; });
 }
 
 }  // namespace chanas

@@ -34,8 +34,8 @@ struct DataInfo {
   int size = 0;                      // side of stored images
   int64_t images = 0;                // readable ones
   int64_t train = 0, gap = 0, ranking = 0, test = 0;
-  int64_t damaged = 0;       // skipped
-  std::string fingerprint;   // 16 hex characters of all stored pixels, labels and parts
+  int64_t damaged = 0;      // skipped
+  std::string fingerprint;  // 16 hex characters of all stored pixels, labels and parts
 };
 
 }  // namespace chanas

@@ -153,8 +153,7 @@ class Loader {
       statuses[i] = image.status();
       if (!image.ok()) return;
       decoded[i].resize(bytes);
-      resample(*image, center_square(image->width, image->height), data_.size(),
-               decoded[i].data());
+      resample(*image, center_square(image->width, image->height), data_.size(), decoded[i].data());
     });
     for (size_t i = 0; i < pending_.size(); ++i) {
       Source& file = pending_[i];
@@ -292,8 +291,8 @@ Status check(const DataConfig& config, int size) {
   }
   if (config.source == "builtin" &&
       (config.builtin_images < 100 || config.builtin_images > 10'000'000)) {
-    return absl::InvalidArgumentError(fmt::format(
-        "builtin_images is {}, expected 100 to 10 million", config.builtin_images));
+    return absl::InvalidArgumentError(
+        fmt::format("builtin_images is {}, expected 100 to 10 million", config.builtin_images));
   }
   return absl::OkStatus();
 }

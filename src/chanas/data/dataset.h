@@ -53,8 +53,8 @@ struct Dataset {
 // depends on the contents only, not on the order of an archive, on packing or on `threads`.
 // `warn` gets lines for people: damaged images by name, ignored files.
 // kInvalidArgument: settings out of range, a layout that fits none of those in config.h, an empty
-// class, a single one, too few images of one. kNotFound: no such source. kDataLoss: damaged archive,
-// more unreadable images than allowed. kCancelled.
+// class, a single one, too few images of one. kNotFound: no such source. kDataLoss: damaged
+// archive, more unreadable images than allowed. kCancelled.
 StatusOr<Dataset> load_dataset(const DataConfig& config, int size, int threads,
                                const std::function<void(const std::string&)>& warn);
 

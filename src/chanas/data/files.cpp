@@ -26,8 +26,8 @@ bool hidden(const std::string& path) {
 }
 
 Status visit_folder(const std::string& source,
-                    const std::function<bool(const std::string&)>& wanted,
-                    const FileVisitor& visit, std::set<std::string>& folders) {
+                    const std::function<bool(const std::string&)>& wanted, const FileVisitor& visit,
+                    std::set<std::string>& folders) {
   std::vector<std::string> files;
   std::error_code error;
   fs::recursive_directory_iterator walk(source, fs::directory_options::follow_directory_symlink,
@@ -35,8 +35,8 @@ Status visit_folder(const std::string& source,
   for (; !error && walk != fs::recursive_directory_iterator(); walk.increment(error)) {
     CHANAS_RETURN_IF_ERROR(check_cancelled());
     if (walk.depth() > kMaxDepth) {
-      return absl::InvalidArgumentError(fmt::format("{} has folders more than {} deep at {}", source,
-                                                    kMaxDepth, walk->path().string()));
+      return absl::InvalidArgumentError(fmt::format("{} has folders more than {} deep at {}",
+                                                    source, kMaxDepth, walk->path().string()));
     }
     const std::string path = walk->path().lexically_relative(source).generic_string();
     std::error_code ignored;
@@ -77,9 +77,8 @@ Status visit_archive(const std::string& source,
     return std::string(text == nullptr ? "unknown error" : text);
   };
   if (archive_read_open_filename(reader.get(), source.c_str(), 1 << 18) != ARCHIVE_OK) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}", source,
-                    reason()));
+    return absl::InvalidArgumentError(fmt::format(
+        "{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}", source, reason()));
   }
   bool any = false;
   for (;;) {
@@ -138,8 +137,8 @@ Status visit_files(const std::string& source,
   std::error_code error;
   const fs::file_status status = fs::status(source, error);
   if (!fs::exists(status)) {
-    return absl::NotFoundError(
-        fmt::format("no images: {} does not exist; give a folder, an archive or \"builtin\"", source));
+    return absl::NotFoundError(fmt::format(
+        "no images: {} does not exist; give a folder, an archive or \"builtin\"", source));
   }
   CHANAS_RETURN_IF_ERROR(fs::is_directory(status) ? visit_folder(source, wanted, visit, found)
                                                   : visit_archive(source, wanted, visit, found));

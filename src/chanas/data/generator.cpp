@@ -64,7 +64,8 @@ double outline_distance(Outline outline, Point p) {
     case Outline::kCross:
       return std::min(std::max(ax - 1.12, ay - 0.44), std::max(ax - 0.44, ay - 1.12));
     case Outline::kStar: {
-      // Folded by the symmetry of five points; 0.809.. and 0.588.. are cosine and sine of 36 degrees.
+      // Folded by the symmetry of five points; 0.809.. and 0.588.. are cosine and sine of 36
+      // degrees.
       constexpr double kC = 0.8090169943749475, kS = 0.5877852522924731;
       Point q{ax, p.y};
       const double fold1 = 2 * std::max(kC * q.x - kS * q.y, 0.0);
@@ -174,11 +175,12 @@ void draw_background(Canvas& canvas, Rng& rng) {
   std::array<double, kGrid * kGrid> blotches;
   for (double& value : blotches) value = rng.uniform_real(-0.22, 0.22);
   canvas.each([&](Point pixel, Color& color) {
-    const double share =
-        0.5 + (along.x * (pixel.x - kBuiltinSize / 2.0) + along.y * (pixel.y - kBuiltinSize / 2.0)) /
-                  (1.2 * kBuiltinSize);
+    const double share = 0.5 + (along.x * (pixel.x - kBuiltinSize / 2.0) +
+                                along.y * (pixel.y - kBuiltinSize / 2.0)) /
+                                   (1.2 * kBuiltinSize);
     color = blend(from, to, std::clamp(share, 0.0, 1.0));
-    const double gx = pixel.x * (kGrid - 1) / kBuiltinSize, gy = pixel.y * (kGrid - 1) / kBuiltinSize;
+    const double gx = pixel.x * (kGrid - 1) / kBuiltinSize,
+                 gy = pixel.y * (kGrid - 1) / kBuiltinSize;
     const int ix = static_cast<int>(gx), iy = static_cast<int>(gy);
     const double fx = gx - ix, fy = gy - iy;
     const auto at = [&](int x, int y) { return blotches[static_cast<size_t>(y * kGrid + x)]; };

@@ -15,8 +15,9 @@ namespace {
 constexpr int64_t kMaxPixels = 100'000'000;
 
 Status too_large(int64_t width, int64_t height) {
-  return absl::DataLossError(fmt::format("the image has {} x {} pixels, expected at most {} million",
-                                         width, height, kMaxPixels / 1'000'000));
+  return absl::DataLossError(
+      fmt::format("the image has {} x {} pixels, expected at most {} million", width, height,
+                  kMaxPixels / 1'000'000));
 }
 
 // The smallest scale that the decoder offers and that keeps `side` pixels both ways.

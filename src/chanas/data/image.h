@@ -24,7 +24,8 @@ StatusOr<RgbImage> decode_image(std::string_view bytes, int side = 0);
 // Errors of write_file_atomic.
 Status write_png(const std::string& path, const RgbImage& image);
 
-// A rectangle in pixels; (0, 0) is the corner of the first pixel. Beyond the image its edge repeats.
+// A rectangle in pixels; (0, 0) is the corner of the first pixel. Beyond the image its edge
+// repeats.
 struct Box {
   double x = 0, y = 0, width = 0, height = 0;
 };
@@ -32,8 +33,8 @@ struct Box {
 Box center_square(int width, int height);
 
 // The box resampled to [size, size, 3] with a triangle filter that widens when shrinking (as
-// Pillow's BILINEAR); `mirror` swaps left and right. A box of `size` whole pixels is copied exactly.
-// out[i] = pixel * scale + offset.
+// Pillow's BILINEAR); `mirror` swaps left and right. A box of `size` whole pixels is copied
+// exactly. out[i] = pixel * scale + offset.
 void resample(const uint8_t* pixels, int width, int height, const Box& box, bool mirror, int size,
               float scale, float offset, float* out);
 // Rounded to bytes.

@@ -68,7 +68,10 @@ StatusOr<Layout> find_layout(const std::string& source, const std::vector<std::s
   std::map<std::string, int> train_count, test_count;
   for (const std::string& folder : folders) {
     const std::vector<std::string> parts = split(folder);
-    if (parts.size() != at + 1 || !std::equal(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(top), files[0].begin())) continue;
+    if (parts.size() != at + 1 ||
+        !std::equal(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(top),
+                    files[0].begin()))
+      continue;
     if (divided && role_of(parts[top]) == Role::kNone) continue;
     (divided && role_of(parts[top]) == test_role ? test_count : train_count)[parts[at]];
   }
@@ -109,8 +112,8 @@ StatusOr<Layout> find_layout(const std::string& source, const std::vector<std::s
   for (const auto& [name, count] : train_count) layout.classes.push_back(name);
   for (const auto& [name, count] : test_count) {
     if (train_count.count(name) == 0) {
-      return absl::InvalidArgumentError(fmt::format(
-          "class '{}' of {} has images to test but none to train on", name, source));
+      return absl::InvalidArgumentError(
+          fmt::format("class '{}' of {} has images to test but none to train on", name, source));
     }
   }
   if (layout.classes.size() < 2) {
@@ -120,8 +123,7 @@ StatusOr<Layout> find_layout(const std::string& source, const std::vector<std::s
   }
   for (size_t i = 0; i < files.size(); ++i) {
     if (layout.places[i].label < 0) continue;
-    const auto found =
-        std::lower_bound(layout.classes.begin(), layout.classes.end(), files[i][at]);
+    const auto found = std::lower_bound(layout.classes.begin(), layout.classes.end(), files[i][at]);
     layout.places[i].label = static_cast<int>(found - layout.classes.begin());
   }
   return layout;

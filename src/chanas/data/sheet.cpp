@@ -9,7 +9,8 @@ RgbImage contact_sheet(const Dataset& dataset, Part part, int columns) {
   const int size = dataset.size(), scale = (kCellAtLeast + size - 1) / size;
   const int cell = size * scale + kGap, rows = static_cast<int>(dataset.classes.size());
   RgbImage sheet{columns * cell + kGap, rows * cell + kGap, {}};
-  sheet.pixels.assign(static_cast<size_t>(sheet.width) * static_cast<size_t>(sheet.height) * 3, 255);
+  sheet.pixels.assign(static_cast<size_t>(sheet.width) * static_cast<size_t>(sheet.height) * 3,
+                      255);
   std::vector<int> filled(dataset.classes.size());
   for (const int image : dataset.part(part)) {
     const int row = dataset.labels[static_cast<size_t>(image)];

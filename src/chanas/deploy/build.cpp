@@ -18,8 +18,8 @@ constexpr double kCompileTimeout = 120;
 
 // Of model.h; everything else in the library is local to it.
 constexpr const char* kPublicFunctions[] = {
-    "create",     "run",         "destroy",    "image_from_rgb8", "class_name",
-    "info",       "error_text",  "stage_count", "stage_name",     "set_stage_times"};
+    "create", "run",        "destroy",     "image_from_rgb8", "class_name",
+    "info",   "error_text", "stage_count", "stage_name",      "set_stage_times"};
 
 // Runs a command in `folder`; its output becomes the message of a failure.
 Status run(const std::string& folder, const std::vector<std::string>& command) {
@@ -43,7 +43,8 @@ Status run(const std::string& folder, const std::vector<std::string>& command) {
   if (exit.exited && exit.code == 0) return absl::OkStatus();
   if (exit.exited && (exit.code == 127 || exit.code == 126)) {
     return absl::UnavailableError(fmt::format(
-        "{} cannot be run; export needs a C compiler and ar: apt-get install gcc binutils", command[0]));
+        "{} cannot be run; export needs a C compiler and ar: apt-get install gcc binutils",
+        command[0]));
   }
   return absl::InternalError(fmt::format("{} failed: {}", join(command, " "), output));
 }
@@ -56,7 +57,8 @@ Status build_library(const ExportRequest& request, const std::vector<StageObject
   std::string source = join_path(folder, "src");
   std::vector<std::string> objects;
   auto compile = [&](const std::string& file, const std::string& object) -> Status {
-    std::vector<std::string> command = {"cc", "-c", "-O2", "-fPIC", "-fvisibility=hidden", "-I..", "-I.", file, "-o", object};
+    std::vector<std::string> command = {"cc",   "-c",  "-O2", "-fPIC", "-fvisibility=hidden",
+                                        "-I..", "-I.", file,  "-o",    object};
     if (file.ends_with(".c")) command.insert(command.begin() + 1, "-std=c11");
     return run(source, command);
   };
@@ -88,17 +90,21 @@ Status build_library(const ExportRequest& request, const std::vector<StageObject
   merge.insert(merge.end(), objects.begin(), objects.end());
   CHANAS_RETURN_IF_ERROR(run(source, merge));
   std::vector<std::string> hide = {"objcopy", "all.o"};
-  for (const char* name : kPublicFunctions) hide.push_back("--keep-global-symbol=" + symbol + "_" + name);
+  for (const char* name : kPublicFunctions)
+    hide.push_back("--keep-global-symbol=" + symbol + "_" + name);
   CHANAS_RETURN_IF_ERROR(run(source, hide));
   CHANAS_RETURN_IF_ERROR(run(source, {"ar", "rcsD", "../lib" + symbol + ".a", "all.o"}));
-  CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-shared", "-Wl,-soname,lib" + symbol + ".so.1", "-Wl,-z,noexecstack",
-                                      "-o", "../lib" + symbol + ".so", "all.o", "-lpthread", "-lm"}));
+  CHANAS_RETURN_IF_ERROR(
+      run(source, {"cc", "-shared", "-Wl,-soname,lib" + symbol + ".so.1", "-Wl,-z,noexecstack",
+                   "-o", "../lib" + symbol + ".so", "all.o", "-lpthread", "-lm"}));
   CHANAS_RETURN_IF_ERROR(compile("selftest.c", "selftest.o"));
-  CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-o", "../selftest", "selftest.o", "../lib" + symbol + ".a", "-lpthread", "-lm"}));
+  CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-o", "../selftest", "selftest.o",
+                                      "../lib" + symbol + ".a", "-lpthread", "-lm"}));
   for (const auto& entry : std::filesystem::directory_iterator(source, error)) {
     std::string name = entry.path().filename().string();
     // The kernels stay: with src/ the library can be built again by hand.
-    if (name.ends_with(".o") && kernels.count(name) == 0) std::filesystem::remove(entry.path(), error);
+    if (name.ends_with(".o") && kernels.count(name) == 0)
+      std::filesystem::remove(entry.path(), error);
   }
   return absl::OkStatus();
 }

@@ -43,7 +43,8 @@ Reference reference_run(const Graph& graph, const Parameters& parameters) {
 std::string pkg_config(const ExportRequest& request) {
   return fmt::format(
       "prefix=${{pcfiledir}}\n\nName: {0}\nDescription: {1}, an image classifier made by CHaNAS\n"
-      "Version: 1.0.0\nCflags: -I${{prefix}}\nLibs: -L${{prefix}} -l{0}\nLibs.private: -lpthread -lm\n",
+      "Version: 1.0.0\nCflags: -I${{prefix}}\nLibs: -L${{prefix}} -l{0}\nLibs.private: -lpthread "
+      "-lm\n",
       request.symbol, request.network.name.empty() ? request.symbol : request.network.name);
 }
 
@@ -52,12 +53,14 @@ std::vector<std::string> files_below(const std::string& folder) {
   std::set<std::string> files;
   std::error_code error;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, error)) {
-    if (entry.is_regular_file()) files.insert(std::filesystem::relative(entry.path(), folder).string());
+    if (entry.is_regular_file())
+      files.insert(std::filesystem::relative(entry.path(), folder).string());
   }
   return {files.begin(), files.end()};
 }
 
-Status write_manifest(const ExportRequest& request, const Reference& reference, const std::string& folder) {
+Status write_manifest(const ExportRequest& request, const Reference& reference,
+                      const std::string& folder) {
   Json files = Json::object();
   for (const std::string& file : files_below(folder)) {
     CHANAS_ASSIGN_OR_RETURN(files[file], sha256_file(join_path(folder, file)));
@@ -71,9 +74,14 @@ Status write_manifest(const ExportRequest& request, const Reference& reference, 
       {"macs", macs(request.network)},
       {"params", params(request.network)},
       {"classes", request.classes},
-      {"input", {{"layout", "NHWC float32, (pixel / 255 - mean) / std"}, {"mean", kImageMean}, {"std", kImageStd}}},
+      {"input",
+       {{"layout", "NHWC float32, (pixel / 255 - mean) / std"},
+        {"mean", kImageMean},
+        {"std", kImageStd}}},
       {"expected_latency_us",
-       {{"median", request.expected_us}, {"p10", request.expected_p10_us}, {"p90", request.expected_p90_us}}},
+       {{"median", request.expected_us},
+        {"p10", request.expected_p10_us},
+        {"p90", request.expected_p90_us}}},
       {"test_accuracy", request.test_accuracy},
       {"reference", {{"logits", reference.output}, {"tolerance", 1e-4}}},
       {"files", files},
@@ -104,7 +112,8 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
                                       const std::function<void(const std::string&)>& progress) {
   if (!is_identifier(request.symbol)) {
     return absl::InvalidArgumentError(fmt::format(
-        "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters", request.symbol));
+        "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters",
+        request.symbol));
   }
   Graph graph = lower(request.network);
   CHANAS_RETURN_IF_ERROR(annotate(check_parameters(graph, request.parameters), "weights"));
@@ -125,8 +134,9 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   CHANAS_RETURN_IF_ERROR(make_folder(join_path(fresh, "src")));
 
   progress(fmt::format("compiling {} stages", request.plan.stages.size()));
-  CHANAS_ASSIGN_OR_RETURN(std::vector<StageObject> stages,
-                          compile_stage_objects(request.plan, request.symbol, join_path(fresh, "src")));
+  CHANAS_ASSIGN_OR_RETURN(
+      std::vector<StageObject> stages,
+      compile_stage_objects(request.plan, request.symbol, join_path(fresh, "src")));
   progress("building the library");
   CHANAS_RETURN_IF_ERROR(write_sources(request, stages, weights, reference, fresh));
   CHANAS_RETURN_IF_ERROR(build_library(request, stages, fresh));
@@ -139,7 +149,8 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   safetensors.metadata = {{"format", "pt"}, {"network", request.network.name}};
   CHANAS_RETURN_IF_ERROR(write_safetensors(join_path(fresh, "weights.safetensors"), safetensors));
   CHANAS_RETURN_IF_ERROR(write_json(join_path(fresh, "plan.json"), to_json(request.plan)));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(fresh, request.symbol + ".pc"), pkg_config(request)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(fresh, request.symbol + ".pc"), pkg_config(request)));
   CHANAS_RETURN_IF_ERROR(write_manifest(request, reference, fresh));
   CHANAS_RETURN_IF_ERROR(replace_folder(fresh, request.folder));
 
@@ -147,17 +158,18 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   result.folder = request.folder;
   result.files = files_below(request.folder);
   std::error_code error;
-  result.library_bytes =
-      static_cast<int64_t>(std::filesystem::file_size(join_path(request.folder, "lib" + request.symbol + ".so"), error));
+  result.library_bytes = static_cast<int64_t>(
+      std::filesystem::file_size(join_path(request.folder, "lib" + request.symbol + ".so"), error));
   result.weight_bytes = static_cast<int64_t>(weights.size() * sizeof(float));
   return result;
 }
 
 StatusOr<SelftestResult> run_selftest(const std::string& folder, int threads, int samples) {
   constexpr double kTimeout = 120;
-  CHANAS_ASSIGN_OR_RETURN(ChildProcess child,
-                          ChildProcess::start({join_path(folder, "selftest"), "--json", "--threads",
-                                               std::to_string(threads), "--samples", std::to_string(samples)}));
+  CHANAS_ASSIGN_OR_RETURN(
+      ChildProcess child,
+      ChildProcess::start({join_path(folder, "selftest"), "--json", "--threads",
+                           std::to_string(threads), "--samples", std::to_string(samples)}));
   StatusOr<std::string> line = child.read_line(kTimeout);
   if (!line.ok()) {
     return absl::InternalError(

@@ -13,15 +13,16 @@
 namespace chanas {
 
 struct ExportRequest {
-  std::string folder;       // replaced as a whole when everything succeeded
+  std::string folder;            // replaced as a whole when everything succeeded
   std::string symbol = "model";  // prefix of C symbols: [a-z][a-z0-9_]*
   Network network;
-  Parameters parameters;    // unfused, names of lower(network), BN statistics final
-  ExecutionPlan plan;       // of this network
+  Parameters parameters;             // unfused, names of lower(network), BN statistics final
+  ExecutionPlan plan;                // of this network
   std::vector<std::string> classes;  // names, may be empty
-  double expected_us = 0, expected_p10_us = 0, expected_p90_us = 0;  // measured end to end; 0: unknown
-  double test_accuracy = 0;          // 0: unknown
-  std::string provenance;            // JSON text put under "provenance" in the manifest
+  double expected_us = 0, expected_p10_us = 0,
+         expected_p90_us = 0;  // measured end to end; 0: unknown
+  double test_accuracy = 0;    // 0: unknown
+  std::string provenance;      // JSON text put under "provenance" in the manifest
 };
 
 struct ExportResult {
@@ -30,9 +31,9 @@ struct ExportResult {
   int64_t library_bytes = 0, weight_bytes = 0;
 };
 
-// kUnavailable when the C compiler is missing (names it and how to install it), kInvalidArgument when
-// parameters do not fit, kResourceExhausted on a full disk; an existing folder is untouched unless
-// the new one is complete.
+// kUnavailable when the C compiler is missing (names it and how to install it), kInvalidArgument
+// when parameters do not fit, kResourceExhausted on a full disk; an existing folder is untouched
+// unless the new one is complete.
 StatusOr<ExportResult> export_network(const ExportRequest& request,
                                       const std::function<void(const std::string&)>& progress);
 

@@ -114,15 +114,23 @@ int main(void) {
   ASSERT_EQ(shell("cd " + out_ + " && cc -O1 user.c -I. libmodel.a -lpthread -lm -o user"), 0);
   EXPECT_EQ(shell("cd " + out_ + " && ./user"), 0);
   // The same through the shared library.
-  ASSERT_EQ(shell("cd " + out_ + " && ln -sf libmodel.so libmodel.so.1 && cc -O1 user.c -I. -L. -lmodel -lpthread -o user_so"), 0);
+  ASSERT_EQ(shell("cd " + out_ +
+                  " && ln -sf libmodel.so libmodel.so.1 && cc -O1 user.c -I. -L. -lmodel -lpthread "
+                  "-o user_so"),
+            0);
   EXPECT_EQ(shell("cd " + out_ + " && LD_LIBRARY_PATH=. ./user_so"), 0);
 }
 
 TEST_F(DeployTest, ShowsOnlyItsInterfaceAndNeedsOnlyLibc) {
   ASSERT_TRUE(export_network(request_for(tiny(), 1, out_), quiet).ok());
-  EXPECT_EQ(shell("nm -D --defined-only " + out_ + "/libmodel.so | grep -v ' model_' | grep -q ."), 256);
-  EXPECT_EQ(shell("nm -g --defined-only " + out_ + "/libmodel.a | grep ' [TRDB] ' | grep -v ' model_' | grep -q ."), 256);
-  EXPECT_EQ(shell("readelf -d " + out_ + "/libmodel.so | grep NEEDED | grep -vE 'libc.so|libm.so|libpthread' | grep -q ."), 256);
+  EXPECT_EQ(shell("nm -D --defined-only " + out_ + "/libmodel.so | grep -v ' model_' | grep -q ."),
+            256);
+  EXPECT_EQ(shell("nm -g --defined-only " + out_ +
+                  "/libmodel.a | grep ' [TRDB] ' | grep -v ' model_' | grep -q ."),
+            256);
+  EXPECT_EQ(shell("readelf -d " + out_ +
+                  "/libmodel.so | grep NEEDED | grep -vE 'libc.so|libm.so|libpthread' | grep -q ."),
+            256);
 }
 
 // Two networks with prefixes of their own live in one program.
@@ -139,7 +147,10 @@ int main(void) {
   return model_create(&a, 1) || other_create(&b, 1);
 }
 )";
-  EXPECT_EQ(shell("cd " + out_ + " && cc both.c -I. -I../export2 libmodel.a ../export2/libother.a -lpthread -lm -o both && ./both"), 0);
+  EXPECT_EQ(shell("cd " + out_ +
+                  " && cc both.c -I. -I../export2 libmodel.a ../export2/libother.a -lpthread -lm "
+                  "-o both && ./both"),
+            0);
 }
 
 TEST_F(DeployTest, BadRequestsLeaveTheOldFolder) {

@@ -63,7 +63,8 @@ size_t input_count(const Stage& stage) { return stage.inputs.size(); }
 
 // Declarations and one adapter per distinct kernel, from the list form of the stage table to the
 // kernel's own argument list.
-void add_stages(const ExportRequest& request, const std::vector<StageObject>& objects, Substitutions& s) {
+void add_stages(const ExportRequest& request, const std::vector<StageObject>& objects,
+                Substitutions& s) {
   const ExecutionPlan& plan = request.plan;
   std::set<std::string> seen;
   size_t most = 1;
@@ -78,18 +79,22 @@ void add_stages(const ExportRequest& request, const std::vector<StageObject>& ob
         parameters += ", chanas_halide_buffer*";
         arguments += fmt::format(", inputs[{}]", k);
       }
-      declarations += fmt::format("int {}(void* context{}, chanas_halide_buffer* weights, chanas_halide_buffer* output);\n",
-                                  symbol, parameters);
+      declarations += fmt::format(
+          "int {}(void* context{}, chanas_halide_buffer* weights, chanas_halide_buffer* output);\n",
+          symbol, parameters);
       calls += fmt::format(
-          "static int call_{}(void* context, chanas_halide_buffer** inputs, chanas_halide_buffer* weights,\n"
-          "                   chanas_halide_buffer* output) {{\n  return {}(context{}, weights, output);\n}}\n",
+          "static int call_{}(void* context, chanas_halide_buffer** inputs, chanas_halide_buffer* "
+          "weights,\n"
+          "                   chanas_halide_buffer* output) {{\n  return {}(context{}, weights, "
+          "output);\n}}\n",
           symbol, symbol, arguments);
     }
     ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
     std::string inputs;
     for (int input : stage.inputs) inputs += fmt::format("{}{}", inputs.empty() ? "" : ", ", input);
-    table += fmt::format("    {{call_{}, {{{}}}, {}, {}, {}, {}, {}}},\n", symbol, inputs, input_count(stage),
-                         stage.output, stage.weight_offset, packing(space, stage.schedule).size,
+    table += fmt::format("    {{call_{}, {{{}}}, {}, {}, {}, {}, {}}},\n", symbol, inputs,
+                         input_count(stage), stage.output, stage.weight_offset,
+                         packing(space, stage.schedule).size,
                          literal(stage.name + ": " + stage.workload.describe()));
   }
   s["STAGE_DECLARATIONS"] = declarations;
@@ -106,17 +111,20 @@ std::string cpu_check(const ExportRequest& request) {
   if (request.plan.target.triple.rfind("x86-64", 0) != 0) return "";
   std::string conditions;
   for (const auto& [halide, gcc] : features) {
-    if ((request.plan.target.triple + "-").find("-" + halide + (halide == "avx512" ? "" : "-")) == std::string::npos) {
+    if ((request.plan.target.triple + "-").find("-" + halide + (halide == "avx512" ? "" : "-")) ==
+        std::string::npos) {
       continue;
     }
-    conditions += fmt::format("{}!__builtin_cpu_supports(\"{}\")", conditions.empty() ? "" : " || ", gcc);
+    conditions +=
+        fmt::format("{}!__builtin_cpu_supports(\"{}\")", conditions.empty() ? "" : " || ", gcc);
   }
   if (conditions.empty()) return "";
   return fmt::format("  if ({}) return {}_ERROR_CPU;\n", conditions, "@MACRO@");
 }
 
 std::string upper(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::toupper(c); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return std::toupper(c); });
   return text;
 }
 
@@ -139,11 +147,13 @@ Substitutions substitutions(const ExportRequest& request, const std::vector<Stag
   s["BUFFERS"] = std::to_string(plan.buffers.size());
   s["ACTIVATION_BYTES"] = std::to_string(plan.activation_bytes);
   for (const Buffer& b : plan.buffers) {
-    s["VALUES"] += fmt::format("    {{{}, {}, {}, {}}},\n", b.shape.h, b.shape.w, b.shape.c, b.offset_bytes);
+    s["VALUES"] +=
+        fmt::format("    {{{}, {}, {}, {}}},\n", b.shape.h, b.shape.w, b.shape.c, b.offset_bytes);
   }
   for (int i = 0; i < request.network.head.classes; ++i) {
     auto index = static_cast<size_t>(i);
-    s["CLASS_NAMES"] += "    " + literal(index < request.classes.size() ? request.classes[index] : "") + ",\n";
+    s["CLASS_NAMES"] +=
+        "    " + literal(index < request.classes.size() ? request.classes[index] : "") + ",\n";
   }
   Json info = {{"network", s["NETWORK"]},
                {"target", plan.target.name},
@@ -179,22 +189,27 @@ Status write_sources(const ExportRequest& request, const std::vector<StageObject
   std::string source = join_path(folder, "src");
   CHANAS_RETURN_IF_ERROR(make_folder(source));
   const std::string& symbol = request.symbol;
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(folder, symbol + ".h"), fill(find_template("model.h.in"), s)));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(folder, "example.c"), fill(find_template("example.c.in"), s)));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(source, "model.c"), fill(find_template("model.c.in"), s)));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(
-      join_path(source, "selftest.c"),
-      fill(find_template("selftest.c.in"), s) + "\n" + float_array(symbol + "_reference_input", reference.input) +
-          "\n" + float_array(symbol + "_reference_output", reference.output)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(folder, symbol + ".h"), fill(find_template("model.h.in"), s)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(folder, "example.c"), fill(find_template("example.c.in"), s)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(source, "model.c"), fill(find_template("model.c.in"), s)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(source, "selftest.c"),
+                        fill(find_template("selftest.c.in"), s) + "\n" +
+                            float_array(symbol + "_reference_input", reference.input) + "\n" +
+                            float_array(symbol + "_reference_output", reference.output)));
   CHANAS_RETURN_IF_ERROR(write_file_atomic(
       join_path(source, "weights.bin"),
       {reinterpret_cast<const char*>(weights.data()), weights.size() * sizeof(float)}));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(
-      join_path(source, "weights.S"),
-      fmt::format("    .section .rodata\n    .balign 4096\n    .globl {0}_weights\n    .hidden {0}_weights\n"
-                  "{0}_weights:\n    .incbin \"weights.bin\"\n    .zero 64\n"
-                  "    .section .note.GNU-stack,\"\",%progbits\n",
-                  symbol)));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(source, "weights.S"),
+                        fmt::format("    .section .rodata\n    .balign 4096\n    .globl "
+                                    "{0}_weights\n    .hidden {0}_weights\n"
+                                    "{0}_weights:\n    .incbin \"weights.bin\"\n    .zero 64\n"
+                                    "    .section .note.GNU-stack,\"\",%progbits\n",
+                                    symbol)));
   for (const auto& [name, text] : runtime_sources()) {
     CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(source, name), text));
   }

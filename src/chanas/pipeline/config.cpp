@@ -1,10 +1,10 @@
 #include "chanas/pipeline/config.h"
 
 #include <fmt/format.h>
+#include <toml++/toml.h>
 
 #include <cmath>
 #include <functional>
-#include <toml++/toml.h>
 #include <variant>
 
 #include "chanas/base/file.h"
@@ -32,8 +32,8 @@ std::vector<Binding> bindings(RunConfig& c) {
        &c.limit_ms, 0, 1e6},
       {"run", "threads", "threads the network runs on", &c.threads, 1, 256},
       {"run", "seed", "one seed, one result", &c.seed, 0, 9e15},
-      {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s, 0,
-       1e8, true},
+      {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s,
+       0, 1e8, true},
       {"tune", "trials", "schedules measured per workload", &c.tune_trials, 1, 100000},
       {"tune", "budget", "time for tuning; 0: none", &c.tune_budget_s, 0, 1e8, true},
       {"tune", "boundary_networks", "whole networks measured to correct the table's sums",
@@ -45,12 +45,12 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "loss", "plain, or gap (generalisation-gap loss)", &c.loss},
       {"train", "gap_lambda", "weight of the generalisation gap", &c.gap_lambda, 0, 10},
       {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
-      {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images, 200,
-       1e7},
+      {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images,
+       200, 1e7},
       {"narrow", "rule", "paper, tinynas or acc", &c.rule},
       {"narrow", "delta", "networks sampled per sub-space", &c.delta, 10, 1000000},
-      {"narrow", "probes", "networks per sub-space whose accuracy is taken (rule acc)", &c.probes, 0,
-       1000},
+      {"narrow", "probes", "networks per sub-space whose accuracy is taken (rule acc)", &c.probes,
+       0, 1000},
       {"predict", "samples", "networks evaluated to train the accuracy predictor", &c.samples, 20,
        100000},
       {"predict", "images", "ranking images per network", &c.images, 50, 10000000},
@@ -71,9 +71,9 @@ std::string position(std::string_view file, const toml::node& node) {
 
 Status type_error(std::string_view file, const toml::node& node, const Binding& b,
                   std::string_view expected) {
-  return absl::InvalidArgumentError(fmt::format("{}: {}.{}: expected {}, found {}",
-                                                position(file, node), b.section, b.name, expected,
-                                                fmt::format("a {}", toml::impl::node_type_friendly_names[static_cast<size_t>(node.type())])));
+  return absl::InvalidArgumentError(fmt::format(
+      "{}: {}.{}: expected {}, found {}", position(file, node), b.section, b.name, expected,
+      fmt::format("a {}", toml::impl::node_type_friendly_names[static_cast<size_t>(node.type())])));
 }
 
 Status assign(std::string_view file, const toml::node& node, const Binding& b) {
@@ -91,7 +91,8 @@ Status assign(std::string_view file, const toml::node& node, const Binding& b) {
   } else if (node.is_integer() || node.is_floating_point()) {
     number = node.value<double>();
   }
-  if (!number) return type_error(file, node, b, b.duration ? "seconds or a text like \"20 min\"" : "a number");
+  if (!number)
+    return type_error(file, node, b, b.duration ? "seconds or a text like \"20 min\"" : "a number");
   if (!std::isfinite(*number) || *number < b.low || *number > b.high) {
     return absl::InvalidArgumentError(fmt::format("{}: {}.{} is {}, expected {} to {}",
                                                   position(file, node), b.section, b.name, *number,
@@ -129,7 +130,8 @@ std::string value_text(const Value& value) {
       value);
 }
 
-Status unknown_key(std::string_view where, std::string_view key, const std::vector<std::string>& known) {
+Status unknown_key(std::string_view where, std::string_view key,
+                   const std::vector<std::string>& known) {
   std::string nearest = nearest_name(key, known);
   return absl::InvalidArgumentError(
       fmt::format("{}: unknown key \"{}\"{}", where, key,
@@ -137,7 +139,8 @@ Status unknown_key(std::string_view where, std::string_view key, const std::vect
                                   : fmt::format("; did you mean \"{}\"?", nearest)));
 }
 
-Status one_of(std::string_view name, const std::string& value, const std::vector<std::string>& known) {
+Status one_of(std::string_view name, const std::string& value,
+              const std::vector<std::string>& known) {
   for (const std::string& k : known) {
     if (value == k) return absl::OkStatus();
   }
@@ -232,13 +235,15 @@ StatusOr<double> parse_duration(std::string_view text) {
   double value = std::strtod(copy.c_str(), &end);
   std::string unit(end);
   while (!unit.empty() && unit.front() == ' ') unit.erase(0, 1);
-  double factor = unit.empty() || unit == "s"     ? 1
-                  : unit == "min" || unit == "m"  ? 60
-                  : unit == "h"                   ? 3600
-                                                  : 0;
+  double factor = unit.empty() || unit == "s"    ? 1
+                  : unit == "min" || unit == "m" ? 60
+                  : unit == "h"                  ? 3600
+                                                 : 0;
   if (end == copy.c_str() || factor == 0 || !std::isfinite(value) || value < 0) {
-    return absl::InvalidArgumentError(fmt::format(
-        "\"{}\" is not a duration; expected a number of seconds, or e.g. \"90 s\", \"20 min\", \"1.5 h\"", text));
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is not a duration; expected a number of seconds, or e.g. \"90 s\", "
+                    "\"20 min\", \"1.5 h\"",
+                    text));
   }
   return value * factor;
 }

@@ -13,37 +13,37 @@ namespace chanas {
 
 struct RunConfig {
   // [run]
-  std::string space = "demo";       // name or file
-  std::string data = "builtin";     // "builtin", folder, .tar, .tar.gz
-  std::string device = "local";     // "local" or "simulated"
-  double limit_ms = 0;              // 0: half-way between the smallest and the largest network
+  std::string space = "demo";    // name or file
+  std::string data = "builtin";  // "builtin", folder, .tar, .tar.gz
+  std::string device = "local";  // "local" or "simulated"
+  double limit_ms = 0;           // 0: half-way between the smallest and the largest network
   int threads = 1;
   uint64_t seed = 1;
-  double budget_s = 0;              // wall clock for the whole run, shared out; 0: by the counts below
+  double budget_s = 0;  // wall clock for the whole run, shared out; 0: by the counts below
 
   // [tune]
-  int tune_trials = 12;             // per workload
-  double tune_budget_s = 100;       // defaults are always measured; 0: none
-  int boundary_networks = 12;       // measured whole to fit the boundary term
+  int tune_trials = 12;        // per workload
+  double tune_budget_s = 70;   // defaults are always measured; 0: none
+  int boundary_networks = 12;  // measured whole to fit the boundary term
 
   // [train]
-  double train_epochs = 0;          // 0: by train_budget_s
-  double train_budget_s = 0;        // 0 with epochs 0: the trainer's default
+  double train_epochs = 24;   // 0: by train_budget_s
+  double train_budget_s = 0;  // 0 with epochs 0: the trainer's default
   int batch_size = 64;
-  double learning_rate = 0.1;       // per 64 images
-  std::string loss = "plain";       // "plain" or "gap"
+  double learning_rate = 0.1;  // per 64 images
+  std::string loss = "plain";  // "plain" or "gap"
   double gap_lambda = 0.45;
-  std::string augment = "light";    // "none", "light", "crop"
-  int64_t builtin_images = 6000;    // of the built-in generator
+  std::string augment = "light";  // "none", "light", "crop"
+  int64_t builtin_images = 6000;  // of the built-in generator
 
   // [narrow]
-  std::string rule = "tinynas";     // "paper", "tinynas", "acc"
+  std::string rule = "tinynas";  // "paper", "tinynas", "acc"
   int delta = 1000;
   int probes = 4;
 
   // [predict]
   int samples = 150;
-  int images = 1000;                // of the ranking part, per sample
+  int images = 1000;  // of the ranking part, per sample
   int hidden = 128;
   int recalibration_images = 512;
 
@@ -54,7 +54,7 @@ struct RunConfig {
   // [verify]
   int finalists = 6;
   int latency_samples = 200;
-  double margin = 0.02;             // measured latency must stay this share below the limit
+  double margin = 0.02;  // measured latency must stay this share below the limit
 };
 
 // kInvalidArgument names file, line and the nearest key.

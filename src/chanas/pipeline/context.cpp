@@ -11,6 +11,8 @@
 
 namespace chanas {
 
+StageContext::~StageContext() = default;
+
 StatusOr<ArchSpace> StageContext::space() {
   if (!space_) {
     CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(config.space));
@@ -61,8 +63,9 @@ StatusOr<const LatencyTable*> StageContext::table() {
     CHANAS_ASSIGN_OR_RETURN(Runner * r, runner());
     CHANAS_ASSIGN_OR_RETURN(Store * db, store());
     CHANAS_ASSIGN_OR_RETURN(MeasurePlan plan, measure_plan());
-    CHANAS_ASSIGN_OR_RETURN(LatencyTable built, LatencyTable::build(*db, record_key(r->target(), plan),
-                                                                    r->target(), space_elements(s)));
+    CHANAS_ASSIGN_OR_RETURN(
+        LatencyTable built,
+        LatencyTable::build(*db, record_key(r->target(), plan), r->target(), space_elements(s)));
     table_ = std::make_unique<LatencyTable>(std::move(built));
   }
   return table_.get();
@@ -98,17 +101,21 @@ DataConfig StageContext::data() const {
 
 SupernetFiles StageContext::supernet() const { return {directory.file("supernet"), ""}; }
 
-SubSpace StageContext::chosen_cell() const {
-  Json cell = output("narrow")["cell"];
+SubSpace StageContext::chosen_cell() {
+  const Json& cell = output("narrow")["cell"];
   return {cell["resolution"], cell["width"]};
 }
 
-Json StageContext::output(const std::string& stage) const {
-  std::optional<StageRecord> record = directory.stage(stage);
-  CHANAS_CHECK(record.has_value()) << "stage " << stage << " is not finished";
-  StatusOr<Json> json = parse_json(record->output);
-  CHANAS_CHECK(json.ok()) << stage;
-  return *json;
+const Json& StageContext::output(const std::string& stage) {
+  std::unique_ptr<Json>& kept = outputs_[stage];
+  if (!kept) {
+    std::optional<StageRecord> record = directory.stage(stage);
+    CHANAS_CHECK(record.has_value()) << "stage " << stage << " is not finished";
+    StatusOr<Json> json = parse_json(record->output);
+    CHANAS_CHECK(json.ok()) << stage;
+    kept = std::make_unique<Json>(*std::move(json));
+  }
+  return *kept;
 }
 
 // Every accuracy is kept as soon as it is known: an interrupted stage goes on where it was.
@@ -127,7 +134,8 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
     size_t at = 0, end;
     while ((end = text->find('\n', at)) != std::string::npos) {
       StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
-      if (row.ok() && row->is_array() && row->size() == 2 && (*row)[0].is_string() && (*row)[1].is_number()) {
+      if (row.ok() && row->is_array() && row->size() == 2 && (*row)[0].is_string() &&
+          (*row)[1].is_number()) {
         known[(*row)[0]] = (*row)[1];
       }
       at = end + 1;
@@ -154,10 +162,12 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
         evaluate_subnets(s, data(), supernet(), missing, evaluation, [&](size_t i, double value) {
           Status status = append_line(file, Json({arch_id(s, missing[i]) + suffix, value}).dump());
           if (append.ok()) append = status;
-          if (!options.quiet) progress.update(static_cast<double>(++done), fmt::format("{:.1f} %", value * 100));
+          if (!options.quiet)
+            progress.update(static_cast<double>(++done), fmt::format("{:.1f} %", value * 100));
         }));
     CHANAS_RETURN_IF_ERROR(append);
-    for (size_t i = 0; i < missing.size(); ++i) known[arch_id(s, missing[i]) + suffix] = accuracy[i];
+    for (size_t i = 0; i < missing.size(); ++i)
+      known[arch_id(s, missing[i]) + suffix] = accuracy[i];
   }
   std::vector<double> out;
   for (const std::string& key : keys) out.push_back(known.at(key));
@@ -171,10 +181,11 @@ Status check_limit(StageContext& context) {
   double least = latency->minimum_us(space.cells().front());
   for (const SubSpace& cell : space.cells()) least = std::min(least, latency->minimum_us(cell));
   if (least <= limit_us) return absl::OkStatus();
-  return absl::OutOfRangeError(fmt::format(
-      "no network of space {} can meet {:.3f} ms on this device: the smallest latency it can reach is {:.3f} ms; "
-      "raise --limit-ms or choose a smaller space",
-      space.name, limit_us / 1000, least / 1000));
+  return absl::OutOfRangeError(
+      fmt::format("no network of space {} can meet {:.3f} ms on this device: the smallest latency "
+                  "it can reach is {:.3f} ms; "
+                  "raise --limit-ms or choose a smaller space",
+                  space.name, limit_us / 1000, least / 1000));
 }
 
 }  // namespace chanas

@@ -30,7 +30,8 @@ std::string stage_inputs(const PipelineStage& stage, const RunConfig& config,
   std::string text = stage.name;
   for (const ConfigKey& key : config_keys(config)) {
     for (const std::string& pattern : stage.keys) {
-      if (matches(key, pattern)) text += fmt::format("\n{}.{}={}", key.section, key.name, key.value);
+      if (matches(key, pattern))
+        text += fmt::format("\n{}.{}={}", key.section, key.name, key.value);
     }
   }
   for (const std::string& name : stage.after) text += "\n" + name + ":" + inputs.at(name);
@@ -56,16 +57,28 @@ Status store_config(const RunDirectory& directory, const RunConfig& config) {
 
 const std::vector<PipelineStage>& stages() {
   static const auto& all = *new std::vector<PipelineStage>{
-      {"space", "space and data", {},
-       {"run.space", "run.data", "run.seed", "train.builtin_images"}, run_space_stage},
-      {"tune", "schedules of every workload", {"space"},
-       {"run.device", "run.threads", "run.budget", "tune.*"}, run_tune_stage},
+      {"space",
+       "space and data",
+       {},
+       {"run.space", "run.data", "run.seed", "train.builtin_images"},
+       run_space_stage},
+      {"tune",
+       "schedules of every workload",
+       {"space"},
+       {"run.device", "run.threads", "run.budget", "tune.*"},
+       run_tune_stage},
       {"train", "supernet", {"space"}, {"run.budget", "train.*"}, run_train_stage},
-      {"narrow", "choice of the sub-space", {"tune", "train"},
-       {"run.limit_ms", "narrow.*", "predict.recalibration_images"}, run_narrow_stage},
+      {"narrow",
+       "choice of the sub-space",
+       {"tune", "train"},
+       {"run.limit_ms", "narrow.*", "predict.recalibration_images"},
+       run_narrow_stage},
       {"predict", "accuracy predictor", {"narrow"}, {"predict.*"}, run_predict_stage},
       {"search", "evolution", {"predict"}, {"search.*"}, run_search_stage},
-      {"verify", "measured latency and accuracy of the finalists", {"search"}, {"verify.*"},
+      {"verify",
+       "measured latency and accuracy of the finalists",
+       {"search"},
+       {"verify.*"},
        run_verify_stage},
       {"export", "deployable library", {"verify"}, {}, run_export_stage},
       {"report", "report", {"export"}, {}, run_report_stage},
@@ -86,7 +99,8 @@ Status run_pipeline(const PipelineOptions& options) {
   CHANAS_RETURN_IF_ERROR(validate(options.config));
   CHANAS_RETURN_IF_ERROR(check_stage_name("--from", options.from));
   CHANAS_RETURN_IF_ERROR(check_stage_name("--until", options.until));
-  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<RunDirectory> directory, RunDirectory::open(options.run_dir));
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<RunDirectory> directory,
+                          RunDirectory::open(options.run_dir));
   CHANAS_RETURN_IF_ERROR(store_config(*directory, options.config));
 
   StageContext context(options, *directory);
@@ -98,7 +112,8 @@ Status run_pipeline(const PipelineOptions& options) {
     forced = forced || stage.name == options.from;
     inputs[stage.name] = stage_inputs(stage, options.config, inputs);
     std::optional<StageRecord> done = directory->stage(stage.name);
-    std::string heading = fmt::format("[{}/{}] {}: {}", number, stages().size(), stage.name, stage.title);
+    std::string heading =
+        fmt::format("[{}/{}] {}: {}", number, stages().size(), stage.name, stage.title);
     if (done && done->inputs == inputs[stage.name] && !forced) {
       log_info("{} (done before, {})", heading, format_duration(done->seconds));
     } else {
@@ -108,11 +123,13 @@ Status run_pipeline(const PipelineOptions& options) {
       }
       log_info("{}", heading);
       auto start = std::chrono::steady_clock::now();
-      double before = done && done->inputs != inputs[stage.name] ? 0 : directory->spent_before(stage.name);
+      double before =
+          done && done->inputs != inputs[stage.name] ? 0 : directory->spent_before(stage.name);
       Json output = Json::object();
       Status status = check_cancelled();
       if (status.ok()) status = stage.run(context, output);
-      double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       if (!status.ok()) {
         (void)directory->add_spent(stage.name, seconds);
         return absl::IsCancelled(status) ? status : annotate(status, "stage " + stage.name);
@@ -128,8 +145,9 @@ Status run_pipeline(const PipelineOptions& options) {
 StatusOr<RunConfig> stored_config(const std::string& run_dir) {
   std::string path = join_path(run_dir, "config.toml");
   if (!file_exists(path)) {
-    return absl::NotFoundError(fmt::format(
-        "{} holds no run (no config.toml); start one with: chanas run --run-dir {}", run_dir, run_dir));
+    return absl::NotFoundError(
+        fmt::format("{} holds no run (no config.toml); start one with: chanas run --run-dir {}",
+                    run_dir, run_dir));
   }
   return load_config(path);
 }
@@ -137,8 +155,9 @@ StatusOr<RunConfig> stored_config(const std::string& run_dir) {
 StatusOr<std::string> read_result(const std::string& run_dir) {
   std::string path = join_path(run_dir, "result.json");
   if (!file_exists(path)) {
-    return absl::NotFoundError(fmt::format(
-        "{} is not finished (no result.json); go on with: chanas run --run-dir {}", run_dir, run_dir));
+    return absl::NotFoundError(
+        fmt::format("{} is not finished (no result.json); go on with: chanas run --run-dir {}",
+                    run_dir, run_dir));
   }
   return read_file(path);
 }

@@ -12,9 +12,9 @@ namespace chanas {
 struct PipelineOptions {
   RunConfig config;
   std::string run_dir;
-  std::string store;   // path of the store; empty: "<run dir>/chanas.db"
-  std::string from;    // first stage that is done again even when finished; empty: none is forced
-  std::string until;   // last stage; empty: all
+  std::string store;  // path of the store; empty: "<run dir>/chanas.db"
+  std::string from;   // first stage that is done again even when finished; empty: none is forced
+  std::string until;  // last stage; empty: all
   bool quiet = false;
 };
 

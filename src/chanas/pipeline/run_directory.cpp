@@ -25,7 +25,8 @@ StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::open(const std::string& pa
   if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
     ::close(lock);
     return absl::AbortedError(fmt::format(
-        "run directory {} is in use by another chanas; wait for it or choose another --run-dir", path));
+        "run directory {} is in use by another chanas; wait for it or choose another --run-dir",
+        path));
   }
   return std::unique_ptr<RunDirectory>(new RunDirectory(path, lock));
 }

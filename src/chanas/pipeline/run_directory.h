@@ -14,9 +14,9 @@ namespace chanas {
 
 // Result of a finished stage as kept in "<run dir>/stages/<stage>.json".
 struct StageRecord {
-  std::string inputs;   // fingerprint of everything the stage depended on
-  double seconds = 0;   // wall clock, all attempts that led to it
-  std::string output;   // JSON text, the stage's own
+  std::string inputs;  // fingerprint of everything the stage depended on
+  double seconds = 0;  // wall clock, all attempts that led to it
+  std::string output;  // JSON text, the stage's own
 };
 
 // Holds an exclusive lock on the folder while it lives. Not thread safe.

@@ -21,15 +21,17 @@ struct Exported {
 };
 
 // The weights of one finalist, its library, and what the library itself measures.
-StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space, const Json& finalist) {
+StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space,
+                                   const Json& finalist) {
   const RunConfig& config = context.config;
   Exported out;
   out.finalist = finalist;
   CHANAS_ASSIGN_OR_RETURN(out.arch, arch_from_json(space, finalist["arch"]));
   out.network = to_network(space, out.arch);
   out.network.name = arch_id(space, out.arch);
-  CHANAS_ASSIGN_OR_RETURN(out.subnet, export_subnet(space, context.data(), context.supernet(), out.arch,
-                                                    context.directory.file("subnet"), config.recalibration_images));
+  CHANAS_ASSIGN_OR_RETURN(
+      out.subnet, export_subnet(space, context.data(), context.supernet(), out.arch,
+                                context.directory.file("subnet"), config.recalibration_images));
   CHANAS_ASSIGN_OR_RETURN(SafetensorsFile weights, read_safetensors(out.subnet.weights_path));
   CHANAS_ASSIGN_OR_RETURN(const LatencyTable* table, context.table());
   CHANAS_ASSIGN_OR_RETURN(Runner * runner, context.runner());
@@ -44,12 +46,14 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
   request.expected_p10_us = finalist["p10_us"];
   request.expected_p90_us = finalist["p90_us"];
   request.test_accuracy = out.subnet.accuracy;
-  request.provenance = Json({{"arch", finalist["arch"]}, {"seed", config.seed}, {"space", space.name}}).dump();
+  request.provenance =
+      Json({{"arch", finalist["arch"]}, {"seed", config.seed}, {"space", space.name}}).dump();
   CHANAS_RETURN_IF_ERROR(
       export_network(request, [](const std::string& step) { log_info("  {}", step); }).status());
 
   CHANAS_ASSIGN_OR_RETURN(ExecutionPlan untuned, table->plan(out.network, false));
-  CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement measured, runner->measure_network(untuned, config.latency_samples));
+  CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement measured,
+                          runner->measure_network(untuned, config.latency_samples));
   out.default_us = measured.median_us;
   if (runner->target().simulated) {
     out.selftest.correct = true;
@@ -58,10 +62,12 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
     out.selftest.p90_us = finalist["p90_us"];
     return out;
   }
-  CHANAS_ASSIGN_OR_RETURN(out.selftest, run_selftest(request.folder, config.threads, config.latency_samples));
+  CHANAS_ASSIGN_OR_RETURN(out.selftest,
+                          run_selftest(request.folder, config.threads, config.latency_samples));
   if (!out.selftest.correct) {
-    return absl::InternalError(fmt::format("the exported library gives wrong results (error {:.2g})",
-                                           out.selftest.max_relative_error));
+    return absl::InternalError(
+        fmt::format("the exported library gives wrong results (error {:.2g})",
+                    out.selftest.max_relative_error));
   }
   return out;
 }
@@ -70,8 +76,9 @@ Status write_result(StageContext& context, const ArchSpace& space, const Exporte
   const RunConfig& config = context.config;
   CHANAS_ASSIGN_OR_RETURN(Runner * runner, context.runner());
   // The ends of the space, for comparison, judged as the winner was: on the test part.
-  CHANAS_ASSIGN_OR_RETURN(std::vector<double> ends,
-                          context.evaluate("ends of the space", {smallest(space), largest(space)}, "test", 0));
+  CHANAS_ASSIGN_OR_RETURN(
+      std::vector<double> ends,
+      context.evaluate("ends of the space", {smallest(space), largest(space)}, "test", 0));
   Json seconds = Json::object();
   for (const std::string& name : stage_names()) {
     if (auto record = context.directory.stage(name)) seconds[name] = record->seconds;
@@ -102,7 +109,8 @@ Status write_result(StageContext& context, const ArchSpace& space, const Exporte
       {"export", context.directory.file("export")},
       {"seed", config.seed},
       {"versions",
-       {{"chanas", CHANAS_VERSION}, {"schedule", std::to_string(kScheduleVersion)},
+       {{"chanas", CHANAS_VERSION},
+        {"schedule", std::to_string(kScheduleVersion)},
         {"store", std::to_string(kStoreSchemaVersion)}}},
   };
   return write_json(context.directory.file("result.json"), result);
@@ -112,17 +120,19 @@ Status write_result(StageContext& context, const ArchSpace& space, const Exporte
 
 Status run_export_stage(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
-  Json verified = context.output("verify");
+  const Json& verified = context.output("verify");
   double limit_us = verified["limit_us"];
   double least = 0;
-  // The library itself has the last word on the limit; the next best finalist takes the place of one
-  // that it finds too slow.
+  // The library itself has the last word on the limit; the next best finalist takes the place of
+  // one that it finds too slow.
   for (const Json& finalist : verified["finalists"]) {
     CHANAS_ASSIGN_OR_RETURN(Exported exported, export_finalist(context, space, finalist));
     double us = exported.selftest.median_us;
     if (us > limit_us) {
-      log_warning("the exported library takes {:.3f} ms, over the limit of {:.3f} ms; trying the next finalist",
-                  us / 1000, limit_us / 1000);
+      log_warning(
+          "the exported library takes {:.3f} ms, over the limit of {:.3f} ms; trying the next "
+          "finalist",
+          us / 1000, limit_us / 1000);
       least = least == 0 ? us : std::min(least, us);
       continue;
     }
@@ -131,10 +141,11 @@ Status run_export_stage(StageContext& context, Json& output) {
     output["median_us"] = us;
     return absl::OkStatus();
   }
-  return absl::OutOfRangeError(fmt::format(
-      "no finalist's library ran inside {:.3f} ms; the fastest took {:.3f} ms: raise the limit, or try again "
-      "on a quieter machine",
-      limit_us / 1000, least / 1000));
+  return absl::OutOfRangeError(
+      fmt::format("no finalist's library ran inside {:.3f} ms; the fastest took {:.3f} ms: raise "
+                  "the limit, or try again "
+                  "on a quieter machine",
+                  limit_us / 1000, least / 1000));
 }
 
 }  // namespace chanas

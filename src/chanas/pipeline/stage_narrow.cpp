@@ -76,8 +76,8 @@ Status run_narrow_stage(StageContext& context, Json& output) {
   output["chosen"] = chosen;
   const CellStatistics& cell = result.cells[static_cast<size_t>(chosen)];
   output["cell"] = {{"resolution", cell.cell.resolution}, {"width", cell.cell.width}};
-  log_info("  limit {:.3f} ms; rule {} chooses {} ({} of {} sampled networks inside)", limit_us / 1000,
-           config.rule, describe(cell.cell), cell.inside, cell.sampled);
+  log_info("  limit {:.3f} ms; rule {} chooses {} ({} of {} sampled networks inside)",
+           limit_us / 1000, config.rule, describe(cell.cell), cell.inside, cell.sampled);
   return absl::OkStatus();
 }
 

@@ -11,7 +11,8 @@ namespace {
 
 // Distinct networks of one cell. Half are uniform; half are drawn as the corners and edges of the
 // space, by mutating the smallest and the largest, since the search will go there.
-std::vector<Arch> labelled_archs(const ArchSpace& space, const SubSpace& cell, int count, uint64_t seed) {
+std::vector<Arch> labelled_archs(const ArchSpace& space, const SubSpace& cell, int count,
+                                 uint64_t seed) {
   std::vector<Arch> archs;
   std::set<std::string> seen;
   Rng rng(seed, "predict");
@@ -31,7 +32,8 @@ std::vector<Arch> labelled_archs(const ArchSpace& space, const SubSpace& cell, i
 Status run_predict_stage(StageContext& context, Json& output) {
   const RunConfig& config = context.config;
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
-  std::vector<Arch> archs = labelled_archs(space, context.chosen_cell(), config.samples, config.seed);
+  std::vector<Arch> archs =
+      labelled_archs(space, context.chosen_cell(), config.samples, config.seed);
   CHANAS_ASSIGN_OR_RETURN(std::vector<double> accuracy,
                           context.evaluate("networks evaluated", archs, "ranking", config.images));
   std::vector<PredictorSample> samples;
@@ -39,14 +41,17 @@ Status run_predict_stage(StageContext& context, Json& output) {
   PredictorConfig predictor;
   predictor.hidden = config.hidden;
   predictor.seed = config.seed;
-  CHANAS_ASSIGN_OR_RETURN(PredictorFit fit, fit_predictor(space, samples, predictor,
-                                                          context.directory.file("predictor.safetensors")));
+  CHANAS_ASSIGN_OR_RETURN(
+      PredictorFit fit,
+      fit_predictor(space, samples, predictor, context.directory.file("predictor.safetensors")));
   output["samples"] = fit.samples;
   output["rmse"] = fit.rmse;
   output["kendall_tau"] = fit.kendall_tau;
   output["spearman"] = fit.spearman;
-  log_info("  cross-validated on {} networks: error {:.2f} points, Kendall tau {:.2f}, rank correlation {:.2f}",
-           fit.samples, fit.rmse * 100, fit.kendall_tau, fit.spearman);
+  log_info(
+      "  cross-validated on {} networks: error {:.2f} points, Kendall tau {:.2f}, rank correlation "
+      "{:.2f}",
+      fit.samples, fit.rmse * 100, fit.kendall_tau, fit.spearman);
   return absl::OkStatus();
 }
 

@@ -49,7 +49,8 @@ Status add_winner(StageContext& context, const Json& result, ReportData& data) {
   for (const Element& element : cut_network(network).elements) {
     const TableRow* row = table->find(element.key);
     CHANAS_CHECK(row != nullptr) << element.key;
-    data.rows.push_back({element.name, row->choice.cut, row->default_us, row->latency_us, row->trials});
+    data.rows.push_back(
+        {element.name, row->choice.cut, row->default_us, row->latency_us, row->trials});
   }
   const Json& latency = result["latency_us"];
   const Json& accuracy = result["accuracy"];
@@ -60,8 +61,10 @@ Status add_winner(StageContext& context, const Json& result, ReportData& data) {
       {"latency", ms(latency["measured"])},
       {"limit", ms(latency["limit"])},
       {"tuned over default schedules",
-       fmt::format("{:.2f}x", latency["default_schedule"].get<double>() / latency["measured"].get<double>())},
-      {"smallest / largest network", percent(accuracy["smallest_net"]) + " / " + percent(accuracy["largest_net"])},
+       fmt::format("{:.2f}x",
+                   latency["default_schedule"].get<double>() / latency["measured"].get<double>())},
+      {"smallest / largest network",
+       percent(accuracy["smallest_net"]) + " / " + percent(accuracy["largest_net"])},
       {"multiply-adds", fmt::format("{:.2f}M", result["macs"].get<double>() / 1e6)},
       {"parameters", fmt::format("{:.3f}M", result["params"].get<double>() / 1e6)},
   };
@@ -96,15 +99,15 @@ Status run_report_stage(StageContext& context, Json& output) {
       data.measured.push_back({f["id"], f["median_us"], f["accuracy"]});
     }
   }
-  Json tune = context.output("tune");
+  const Json& tune = context.output("tune");
   for (const Json& pair : tune["pairs"]) data.latency_check.push_back({pair[0], pair[1]});
   data.latency_mape = tune["agreement"]["error"];
   data.latency_spearman = tune["agreement"]["spearman"];
   data.latency_hit10 = tune["agreement"]["within_10"];
   for (const Json& trial : tune["history"]) data.tuning.push_back({trial[0], trial[1]});
   for (const Json& p : context.output("train")["history"]) {
-    data.training.push_back({p["step"], p["loss"], p["learning_rate"], p.value("accuracy_largest", 0.0),
-                             p.value("accuracy_smallest", 0.0)});
+    data.training.push_back({p["step"], p["loss"], p["learning_rate"],
+                             p.value("accuracy_largest", 0.0), p.value("accuracy_smallest", 0.0)});
   }
   for (const std::string& name : stage_names()) {
     if (auto record = context.directory.stage(name)) {

@@ -32,8 +32,9 @@ Status run_search_stage(StageContext& context, Json& output) {
   const RunConfig& config = context.config;
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
   CHANAS_ASSIGN_OR_RETURN(const LatencyPredictor* latency, context.latency());
-  CHANAS_ASSIGN_OR_RETURN(AccuracyPredictor accuracy,
-                          AccuracyPredictor::load(space, context.directory.file("predictor.safetensors")));
+  CHANAS_ASSIGN_OR_RETURN(
+      AccuracyPredictor accuracy,
+      AccuracyPredictor::load(space, context.directory.file("predictor.safetensors")));
   SubSpace cell = context.chosen_cell();
   double limit_us = context.output("narrow")["limit_us"];
 
@@ -53,8 +54,10 @@ Status run_search_stage(StageContext& context, Json& output) {
   Progress progress("generations", config.generations);
   int generation = 0;
   CHANAS_ASSIGN_OR_RETURN(
-      SearchResult result, evolve(space, cell, evaluators, search_limit, options, [&](const Generation& g) {
-        progress.update(++generation, fmt::format("best predicted {:.1f} %", g.best_accuracy * 100));
+      SearchResult result,
+      evolve(space, cell, evaluators, search_limit, options, [&](const Generation& g) {
+        progress.update(++generation,
+                        fmt::format("best predicted {:.1f} %", g.best_accuracy * 100));
         return !cancelled();
       }));
   CHANAS_RETURN_IF_ERROR(check_cancelled());

@@ -14,15 +14,18 @@ Status run_space_stage(StageContext& context, Json& output) {
   Network small = to_network(space, smallest(space)), large = to_network(space, largest(space));
   output["space"] = space_fingerprint(space);
   output["classes"] = data.classes;
-  output["images"] = {{"train", data.train}, {"gap", data.gap}, {"ranking", data.ranking},
-                      {"test", data.test},   {"damaged", data.damaged}};
+  output["images"] = {{"train", data.train},
+                      {"gap", data.gap},
+                      {"ranking", data.ranking},
+                      {"test", data.test},
+                      {"damaged", data.damaged}};
   output["data"] = data.fingerprint;
   output["macs"] = {macs(small), macs(large)};
   log_info("  {}: {} sub-spaces of 10^{:.1f} networks, {:.2f} to {:.2f}M multiply-adds", space.name,
            space.cells().size(), log10_size(space), static_cast<double>(macs(small)) / 1e6,
            static_cast<double>(macs(large)) / 1e6);
-  log_info("  {}: {} classes; {} training, {} gap, {} ranking and {} test images", context.config.data,
-           data.classes.size(), data.train, data.gap, data.ranking, data.test);
+  log_info("  {}: {} classes; {} training, {} gap, {} ranking and {} test images",
+           context.config.data, data.classes.size(), data.train, data.gap, data.ranking, data.test);
   return absl::OkStatus();
 }
 

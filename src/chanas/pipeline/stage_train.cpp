@@ -39,7 +39,8 @@ Status run_train_stage(StageContext& context, Json& output) {
       train_supernet(space, context.data(), train, context.supernet(), [&](const TrainProgress& p) {
         if (context.options.quiet || p.steps == 0) return;
         progress.update(static_cast<double>(p.step) / static_cast<double>(p.steps),
-                        fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s", p.epoch, p.loss, p.images_per_s));
+                        fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s", p.epoch, p.loss,
+                                    p.images_per_s));
       });
   CHANAS_RETURN_IF_ERROR(result.status());
   Json history = Json::array();
@@ -53,8 +54,8 @@ Status run_train_stage(StageContext& context, Json& output) {
   output["rollbacks"] = result->rollbacks;
   output["mean_gap"] = result->mean_gap;
   output["negative_gap_share"] = result->negative_gap_share;
-  log_info("  {:.1f} epochs; ranking part: largest network {:.1f} %, smallest {:.1f} %", result->epochs,
-           result->accuracy_largest * 100, result->accuracy_smallest * 100);
+  log_info("  {:.1f} epochs; ranking part: largest network {:.1f} %, smallest {:.1f} %",
+           result->epochs, result->accuracy_largest * 100, result->accuracy_smallest * 100);
   return absl::OkStatus();
 }
 

@@ -24,7 +24,8 @@ Status fit(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(Runner * runner, context.runner());
   CHANAS_ASSIGN_OR_RETURN(const LatencyTable* table, context.table());
   int count = context.config.boundary_networks;
-  std::vector<Network> networks = random_networks(space, space.cells(), 2 * count, context.config.seed);
+  std::vector<Network> networks =
+      random_networks(space, space.cells(), 2 * count, context.config.seed);
   Progress progress("whole networks", static_cast<double>(networks.size()));
   CHANAS_ASSIGN_OR_RETURN(std::vector<NetworkCheck> measured,
                           measure_networks(*runner, *table, networks, kNetworkSamples, true,
@@ -35,15 +36,17 @@ Status fit(StageContext& context, Json& output) {
   Json pairs = Json::array();
   for (size_t i = measured.size() / 2; i < measured.size(); ++i) {
     pairs.push_back({check.term.scale * measured[i].sample.sum_us +
-                         check.term.per_stage_us * measured[i].sample.stages + check.term.constant_us,
+                         check.term.per_stage_us * measured[i].sample.stages +
+                         check.term.constant_us,
                      measured[i].sample.measured_us});
   }
   output["pairs"] = pairs;
   if (check.corrected.count > 0) {
-    log_info("  table against {} other whole networks: error {:.1f} %, rank correlation {:.3f}, "
-             "{:.0f} % within 10 %",
-             check.corrected.count, check.corrected.error * 100, check.corrected.spearman,
-             check.corrected.within_10 * 100);
+    log_info(
+        "  table against {} other whole networks: error {:.1f} %, rank correlation {:.3f}, "
+        "{:.0f} % within 10 %",
+        check.corrected.count, check.corrected.error * 100, check.corrected.spearman,
+        check.corrected.within_10 * 100);
   }
   return absl::OkStatus();
 }

@@ -10,7 +10,7 @@
 namespace chanas {
 namespace {
 
-// When the first finalists are all over the limit, as many again are tried, this many times.
+// When the first finalists are all over the limit, as many again are tried, up to this many rounds.
 constexpr int kRounds = 5;
 
 struct Finalist {
@@ -21,14 +21,10 @@ struct Finalist {
 };
 
 Json to_json(const ArchSpace& space, const Finalist& f) {
-  return {{"arch", to_json(f.arch)},
-          {"id", arch_id(space, f.arch)},
-          {"predicted_us", f.predicted_us},
-          {"predicted_accuracy", f.predicted_accuracy},
-          {"median_us", f.measured.median_us},
-          {"p10_us", f.measured.p10_us},
-          {"p90_us", f.measured.p90_us},
-          {"accuracy", f.accuracy}};
+  return {{"arch", to_json(f.arch)},           {"id", arch_id(space, f.arch)},
+          {"predicted_us", f.predicted_us},    {"predicted_accuracy", f.predicted_accuracy},
+          {"median_us", f.measured.median_us}, {"p10_us", f.measured.p10_us},
+          {"p90_us", f.measured.p90_us},       {"accuracy", f.accuracy}};
 }
 
 }  // namespace
@@ -47,15 +43,24 @@ Status run_verify_stage(StageContext& context, Json& output) {
     CHANAS_ASSIGN_OR_RETURN(Arch arch, arch_from_json(space, entry["arch"]));
     candidates.push_back({arch, entry["latency_us"], entry["accuracy"], {}, 0});
   }
-  // The network that is fastest by the table is the last resort of a tight limit.
-  Arch fastest = latency->minimum_arch(cell);
-  candidates.push_back({fastest, latency->latency_us(fastest), 0, {}, 0});
+  // The last resort of a tight limit: the fastest networks by the table, of the chosen cell and
+  // then of all others, the largest of them first.
+  std::vector<Finalist> fastest;
+  for (const SubSpace& other : latency->cells()) {
+    Arch arch = latency->minimum_arch(other);
+    fastest.push_back({arch, latency->latency_us(arch), 0, {}, 0});
+  }
+  std::stable_sort(fastest.begin(), fastest.end(), [&](const Finalist& a, const Finalist& b) {
+    return std::pair(a.arch.cell != cell, -a.predicted_us) <
+           std::pair(b.arch.cell != cell, -b.predicted_us);
+  });
+  size_t searched = candidates.size();
+  candidates.insert(candidates.end(), fastest.begin(), fastest.end());
 
   std::vector<Finalist> inside, over;
   auto per_round = static_cast<size_t>(config.finalists);
-  for (size_t next = 0, round = 0; next < candidates.size() && inside.empty() && round < kRounds; ++round) {
-    // The last round ends with the last resort.
-    if (round + 1 == kRounds) next = std::max(next, candidates.size() - std::min(candidates.size(), per_round));
+  for (size_t next = 0, round = 0; next < candidates.size() && inside.empty(); ++round) {
+    if (round == kRounds) next = std::max(next, searched);
     Progress progress("finalists measured", static_cast<double>(per_round));
     for (size_t i = 0; i < per_round && next < candidates.size(); ++i, ++next) {
       Finalist& f = candidates[next];
@@ -68,17 +73,19 @@ Status run_verify_stage(StageContext& context, Json& output) {
   if (inside.empty()) {
     double least = over.front().measured.median_us;
     for (const Finalist& f : over) least = std::min(least, f.measured.median_us);
-    return absl::OutOfRangeError(
-        fmt::format("no finalist measured inside {:.3f} ms; the fastest took {:.3f} ms: raise the limit",
-                    limit_us / 1000, least / 1000));
+    return absl::OutOfRangeError(fmt::format(
+        "no finalist measured inside {:.3f} ms; the fastest took {:.3f} ms: raise the limit",
+        limit_us / 1000, least / 1000));
   }
 
   std::vector<Arch> archs;
   for (const Finalist& f : inside) archs.push_back(f.arch);
-  CHANAS_ASSIGN_OR_RETURN(std::vector<double> accuracy, context.evaluate("verify", archs, "ranking", 0));
+  CHANAS_ASSIGN_OR_RETURN(std::vector<double> accuracy,
+                          context.evaluate("verify", archs, "ranking", 0));
   for (size_t i = 0; i < inside.size(); ++i) inside[i].accuracy = accuracy[i];
   std::stable_sort(inside.begin(), inside.end(), [](const Finalist& a, const Finalist& b) {
-    return std::pair(-a.accuracy, a.measured.median_us) < std::pair(-b.accuracy, b.measured.median_us);
+    return std::pair(-a.accuracy, a.measured.median_us) <
+           std::pair(-b.accuracy, b.measured.median_us);
   });
 
   Json finalists = Json::array(), rejected = Json::array();

@@ -1,6 +1,7 @@
 #pragma once
 // Internal to the pipeline: what stages share, and the table of stages.
 
+#include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -24,6 +25,7 @@ class StageContext {
  public:
   StageContext(const PipelineOptions& options, RunDirectory& directory)
       : options(options), config(options.config), directory(directory) {}
+  ~StageContext();
 
   const PipelineOptions& options;
   const RunConfig& config;
@@ -39,14 +41,15 @@ class StageContext {
   StatusOr<double> limit_us();
   DataConfig data() const;
   SupernetFiles supernet() const;
-  SubSpace chosen_cell() const;
-  // Output of a finished stage; CHECKs that it is finished.
-  Json output(const std::string& stage) const;
+  SubSpace chosen_cell();
+  // Output of a finished stage; CHECKs that it is finished. Lives as long as the context.
+  const Json& output(const std::string& stage);
   // Supernet accuracy of archs; `images` 0: the whole part. Kept in the run directory one by one.
   StatusOr<std::vector<double>> evaluate(const std::string& title, const std::vector<Arch>& archs,
                                          const std::string& part, int64_t images);
 
  private:
+  std::map<std::string, std::unique_ptr<Json>> outputs_;
   std::optional<ArchSpace> space_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<Store> store_;
@@ -56,9 +59,9 @@ class StageContext {
 
 struct PipelineStage {
   std::string name;
-  std::string title;                // for people
-  std::vector<std::string> after;   // stages whose inputs it inherits
-  std::vector<std::string> keys;    // config keys it depends on, "section.name" or "section.*"
+  std::string title;               // for people
+  std::vector<std::string> after;  // stages whose inputs it inherits
+  std::vector<std::string> keys;   // config keys it depends on, "section.name" or "section.*"
   Status (*run)(StageContext& context, Json& output);
 };
 const std::vector<PipelineStage>& stages();

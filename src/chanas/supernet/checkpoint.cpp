@@ -136,7 +136,8 @@ StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string&
   checkpoint.momentum.resize(size);
   for (const Supernet::Parameter& p : parameters) {
     CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, p.name, p, checkpoint.values));
-    CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, "momentum." + p.name, p, checkpoint.momentum));
+    CHANAS_RETURN_IF_ERROR(
+        copy_tensor(file.parameters, "momentum." + p.name, p, checkpoint.momentum));
   }
   return checkpoint;
 }
@@ -195,9 +196,9 @@ StatusOr<Checkpoint> load_checkpoint(const std::string& folder, const Json& iden
     }
     if (first.ok()) first = checkpoint.status();
   }
-  return absl::DataLossError(fmt::format(
-      "no checkpoint in {} can be read ({}); delete the folder to train again", folder,
-      message(first)));
+  return absl::DataLossError(
+      fmt::format("no checkpoint in {} can be read ({}); delete the folder to train again", folder,
+                  message(first)));
 }
 
 StatusOr<Json> checkpoint_identity(const std::string& folder) {

@@ -15,13 +15,13 @@
 namespace chanas {
 
 struct TrainState {
-  int64_t step = 0;   // finished ones
-  int64_t steps = 0;  // planned in all
+  int64_t step = 0;      // finished ones
+  int64_t steps = 0;     // planned in all
   bool planned = false;  // the plan does not change any more
   // The learning rate's schedule runs from base_position at base_step to 1 at `steps`.
   int64_t base_step = 0;
   double base_position = 0;
-  double seconds = 0;  // spent on it so far
+  double seconds = 0;     // spent on it so far
   double rate_scale = 1;  // halved by each rollback
   int rollbacks = 0;
   bool complete = false;

@@ -73,8 +73,7 @@ StatusOr<Json> run_job(const std::string& job, const Json& description, const st
         on_event(*event);
       }
     } catch (const Json::exception& error) {
-      return absl::InternalError(
-          fmt::format("chanas-nn said \"{}\": {}", *line, error.what()));
+      return absl::InternalError(fmt::format("chanas-nn said \"{}\": {}", *line, error.what()));
     }
   }
 }
@@ -96,9 +95,9 @@ StatusOr<DataInfo> inspect_data(const ArchSpace& space, const DataConfig& data,
   return parse_result<DataInfo>(result);
 }
 
-StatusOr<TrainResult> train_supernet(
-    const ArchSpace& space, const DataConfig& data, const TrainConfig& config,
-    const SupernetFiles& files, const std::function<void(const TrainProgress&)>& on_progress) {
+StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& data,
+                                     const TrainConfig& config, const SupernetFiles& files,
+                                     const std::function<void(const TrainProgress&)>& on_progress) {
   Json job = job_of(space, data);
   job["train"] = to_json(config);
   job["folder"] = files.folder;
@@ -128,8 +127,8 @@ StatusOr<std::vector<double>> evaluate_subnets(
                             if (on_accuracy) on_accuracy(accuracies.size() - 1, accuracies.back());
                           }));
   if (accuracies.size() != archs.size()) {
-    return absl::InternalError(fmt::format("chanas-nn evaluated {} of {} architectures",
-                                           accuracies.size(), archs.size()));
+    return absl::InternalError(
+        fmt::format("chanas-nn evaluated {} of {} architectures", accuracies.size(), archs.size()));
   }
   return accuracies;
 }

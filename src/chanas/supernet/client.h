@@ -56,8 +56,8 @@ struct TrainConfig {
   double warmup_share = 0.1;   // of all steps
   double weight_decay = 1e-4;  // not on BN and biases
   double label_smoothing = 0.1;
-  double clip = 1.0;     // largest norm of the gradient; 0: no clipping
-  int random_nets = 2;   // per step, besides largest and smallest (the sandwich rule)
+  double clip = 1.0;    // largest norm of the gradient; 0: no clipping
+  int random_nets = 2;  // per step, besides largest and smallest (the sandwich rule)
   // "plain": loss on the train part. "gap": loss + gap_lambda * |loss on the gap part - loss|
   // (paper eq. 3).
   std::string loss = "plain";
@@ -84,13 +84,13 @@ struct TrainProgress {
 struct TrainResult {
   int64_t steps = 0;
   double epochs = 0;
-  double seconds = 0;  // training itself, all attempts together
-  int64_t params = 0;  // of the supernet, kernel matrices included
-  bool continued = false;   // from a checkpoint
+  double seconds = 0;                                  // training itself, all attempts together
+  int64_t params = 0;                                  // of the supernet, kernel matrices included
+  bool continued = false;                              // from a checkpoint
   double accuracy_largest = 0, accuracy_smallest = 0;  // ranking part, BN recalibrated
-  double mean_gap = 0;           // of the gap loss: mean of (loss on gap part - loss); else 0
-  double negative_gap_share = 0; // share of steps with a negative gap
-  int rollbacks = 0;  // to a checkpoint, because the loss was not finite
+  double mean_gap = 0;            // of the gap loss: mean of (loss on gap part - loss); else 0
+  double negative_gap_share = 0;  // share of steps with a negative gap
+  int rollbacks = 0;              // to a checkpoint, because the loss was not finite
   // About a hundred points, evenly spread, those before a continuation too.
   std::vector<TrainProgress> history;
 };
@@ -106,9 +106,9 @@ StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& d
 // --- Evaluation ---------------------------------------------------------------------------------
 
 struct EvaluateConfig {
-  std::string part = "ranking";    // or "test"
-  int64_t images = 0;              // the first of the part, classes mixed; 0: all
-  int recalibration_images = 2000; // of the train part, for BN statistics; before every subnet
+  std::string part = "ranking";     // or "test"
+  int64_t images = 0;               // the first of the part, classes mixed; 0: all
+  int recalibration_images = 2000;  // of the train part, for BN statistics; before every subnet
   int threads = 0;
 };
 

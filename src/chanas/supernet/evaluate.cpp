@@ -59,7 +59,9 @@ const Batch& Evaluator::batch(bool recalibration, int resolution, int index) {
   if (const auto found = cache_.find(key); found != cache_.end()) return found->second;
   const std::vector<int>& all = recalibration ? recalibration_ : images_;
   const auto begin = static_cast<size_t>(index) * kBatch;
-  last_ = make_batch(dataset_, std::span(all).subspan(begin, std::min<size_t>(kBatch, all.size() - begin)), resolution);
+  last_ = make_batch(dataset_,
+                     std::span(all).subspan(begin, std::min<size_t>(kBatch, all.size() - begin)),
+                     resolution);
   const auto bytes = static_cast<int64_t>(last_.images.size() * sizeof(float));
   if (cached_bytes_ + bytes > kCacheBytes) return last_;
   cached_bytes_ += bytes;
@@ -68,9 +70,8 @@ const Batch& Evaluator::batch(bool recalibration, int resolution, int index) {
 
 void Evaluator::recalibrate(Subnet& subnet) {
   const int resolution = subnet.network().resolution;
-  subnet.recalibrate(batch_count(recalibration_.size()), [&](int index) -> const Batch& {
-    return batch(true, resolution, index);
-  });
+  subnet.recalibrate(batch_count(recalibration_.size()),
+                     [&](int index) -> const Batch& { return batch(true, resolution, index); });
 }
 
 double Evaluator::accuracy(const Subnet& subnet) {

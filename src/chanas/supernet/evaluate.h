@@ -16,8 +16,8 @@ Batch make_batch(const Dataset& dataset, std::span<const int> images, int resolu
 Batch make_training_batch(const Dataset& dataset, std::span<const int> images, int resolution,
                           Augment augment, uint64_t seed, uint64_t first);
 
-// Not thread safe; `dataset` must outlive it. Keeps resampled images between networks while they fit
-// into about a gigabyte.
+// Not thread safe; `dataset` must outlive it. Keeps resampled images between networks while they
+// fit into about a gigabyte.
 class Evaluator {
  public:
   // `images` of the part (0: all) and `recalibration_images` of the train part, the first ones of

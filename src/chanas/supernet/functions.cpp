@@ -16,7 +16,7 @@ using torch::autograd::variable_list;
 int to_int(int64_t value) { return static_cast<int>(value); }
 
 DepthwiseShape depthwise_shape(const Tensor& x, const Tensor& weight, int64_t stride) {
-  return {to_int(x.size(0)), to_int(x.size(1)), to_int(x.size(2)),
+  return {to_int(x.size(0)), to_int(x.size(1)),      to_int(x.size(2)),
           to_int(x.size(3)), to_int(weight.size(3)), to_int(stride)};
 }
 
@@ -40,10 +40,9 @@ class Depthwise : public torch::autograd::Function<Depthwise> {
     const DepthwiseShape s = depthwise_shape(x, w, context->saved_data["stride"].toInt());
     Tensor dx, dw = at::empty_like(w);
     if (context->needs_input_grad(0)) dx = at::empty_like(x);
-    depthwise_backward(s, x.const_data_ptr<float>(), w.const_data_ptr<float>(),
-                       dy.const_data_ptr<float>(),
-                       dx.defined() ? dx.mutable_data_ptr<float>() : nullptr,
-                       dw.mutable_data_ptr<float>());
+    depthwise_backward(
+        s, x.const_data_ptr<float>(), w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
+        dx.defined() ? dx.mutable_data_ptr<float>() : nullptr, dw.mutable_data_ptr<float>());
     return {dx, dw, Tensor()};
   }
 };
@@ -52,8 +51,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, const std::optional<Variable>& residual,
-                          double epsilon, int64_t act, const Tensor& mean,
-                          const Tensor& variance) {
+                          double epsilon, int64_t act, const Tensor& mean, const Tensor& variance) {
     const int64_t c = x.size(-1), rows = x.numel() / c;
     column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
                       variance.mutable_data_ptr<float>());
@@ -77,12 +75,12 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                  &inverse = saved[4], dy = gradients[0].contiguous();
     const int64_t c = x.size(-1), rows = x.numel() / c;
     Tensor dx = at::empty_like(x), dweight = at::empty_like(mean), dbias = at::empty_like(mean);
-    batch_norm_backward(
-        rows, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
-        inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-        bias.const_data_ptr<float>(), static_cast<Activation>(context->saved_data["act"].toInt()),
-        dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(), dweight.mutable_data_ptr<float>(),
-        dbias.mutable_data_ptr<float>());
+    batch_norm_backward(rows, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
+                        inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+                        bias.const_data_ptr<float>(),
+                        static_cast<Activation>(context->saved_data["act"].toInt()),
+                        dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
+                        dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>());
     Tensor dresidual;
     if (context->saved_data["residual"].toBool()) dresidual = dy;
     return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor()};
@@ -121,7 +119,7 @@ class SqueezeExcite : public torch::autograd::Function<SqueezeExcite> {
     Tensor dg = at::empty_like(g);
     image_dot(n, area, c, x.const_data_ptr<float>(), dy.const_data_ptr<float>(),
               dg.mutable_data_ptr<float>());
-    const bool sigmoid = 
+    const bool sigmoid =
         static_cast<Activation>(context->saved_data["gate"].toInt()) == Activation::kSigmoid;
     const Tensor ds = sigmoid ? at::sigmoid_backward(dg, g) : at::hardsigmoid_backward(dg, s);
     const Tensor dh = at::threshold_backward(ds.mm(w2), hidden, 0);

@@ -1,6 +1,7 @@
 #pragma once
-// Differentiable operations of the supernet, on the kernels of kernels.h. Tensors are float32 on the
-// CPU; activations [n, h, w, c] contiguous (NHWC). Thread safe. They throw c10::Error as LibTorch.
+// Differentiable operations of the supernet, on the kernels of kernels.h. Tensors are float32 on
+// the CPU; activations [n, h, w, c] contiguous (NHWC). Thread safe. They throw c10::Error as
+// LibTorch.
 
 #include "chanas/arch/network.h"
 
@@ -13,8 +14,8 @@ namespace chanas {
 // weight [c, 1, k, k], zero padding k / 2.
 at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
 
-// act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch, which
-// are also written to mean and variance (biased) if those are defined.
+// act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch,
+// which are also written to mean and variance (biased) if those are defined.
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
                       at::Tensor& variance);

@@ -12,7 +12,7 @@ namespace {
 // One list of fields per struct serves both directions: visit(name, member).
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, DataConfig>
+requires std::same_as<std::remove_const_t<S>, DataConfig>
 void fields(S& s, const V& visit) {
   visit("source", s.source);
   visit("builtin_images", s.builtin_images);
@@ -25,7 +25,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, DataInfo>
+requires std::same_as<std::remove_const_t<S>, DataInfo>
 void fields(S& s, const V& visit) {
   visit("classes", s.classes);
   visit("size", s.size);
@@ -39,7 +39,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, TrainConfig>
+requires std::same_as<std::remove_const_t<S>, TrainConfig>
 void fields(S& s, const V& visit) {
   visit("epochs", s.epochs);
   visit("budget_s", s.budget_s);
@@ -60,7 +60,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, TrainProgress>
+requires std::same_as<std::remove_const_t<S>, TrainProgress>
 void fields(S& s, const V& visit) {
   visit("step", s.step);
   visit("steps", s.steps);
@@ -75,7 +75,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, TrainResult>
+requires std::same_as<std::remove_const_t<S>, TrainResult>
 void fields(S& s, const V& visit) {
   visit("steps", s.steps);
   visit("epochs", s.epochs);
@@ -91,7 +91,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, EvaluateConfig>
+requires std::same_as<std::remove_const_t<S>, EvaluateConfig>
 void fields(S& s, const V& visit) {
   visit("part", s.part);
   visit("images", s.images);
@@ -100,7 +100,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, PredictorConfig>
+requires std::same_as<std::remove_const_t<S>, PredictorConfig>
 void fields(S& s, const V& visit) {
   visit("hidden", s.hidden);
   visit("epochs", s.epochs);
@@ -112,7 +112,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, PredictorFit>
+requires std::same_as<std::remove_const_t<S>, PredictorFit>
 void fields(S& s, const V& visit) {
   visit("samples", s.samples);
   visit("rmse", s.rmse);
@@ -122,7 +122,7 @@ void fields(S& s, const V& visit) {
 }
 
 template <typename S, typename V>
-  requires std::same_as<std::remove_const_t<S>, SubnetExport>
+requires std::same_as<std::remove_const_t<S>, SubnetExport>
 void fields(S& s, const V& visit) {
   visit("weights_path", s.weights_path);
   visit("reference_path", s.reference_path);

@@ -158,10 +158,10 @@ class Scratch {
  public:
   explicit Scratch(size_t vectors)
       : data_(static_cast<float*>(
-            ::operator new(vectors * sizeof(Lanes), std::align_val_t{sizeof(Lanes)}))) {
+            ::operator new (vectors * sizeof(Lanes), std::align_val_t{sizeof(Lanes)}))) {
     std::memset(data_, 0, vectors * sizeof(Lanes));
   }
-  ~Scratch() { ::operator delete(data_, std::align_val_t{sizeof(Lanes)}); }
+  ~Scratch() { ::operator delete (data_, std::align_val_t{sizeof(Lanes)}); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   Lanes* data() { return reinterpret_cast<Lanes*>(data_); }
@@ -239,13 +239,14 @@ CHANAS_CLONES void forward_task(const DepthwiseShape& s, const float* x, const f
   padded.data = packed + taps;
   const Block b = block_at(block, s.c);
   pack(weight + int64_t{b.first} * taps, taps, b.lanes, false, packed);
-  with_window(s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
-    for (int i = begin; i < end; ++i) {
-      forward_image<decltype(k)::value, decltype(stride)::value>(
-          s, x + int64_t{i} * s.h * s.w * s.c, b, padded, packed,
-          y + int64_t{i} * s.h_out() * s.w_out() * s.c);
-    }
-  });
+  with_window(
+      s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
+        for (int i = begin; i < end; ++i) {
+          forward_image<decltype(k)::value, decltype(stride)::value>(
+              s, x + int64_t{i} * s.h * s.w * s.c, b, padded, packed,
+              y + int64_t{i} * s.h_out() * s.w_out() * s.c);
+        }
+      });
 }
 
 CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const float* weight,
@@ -262,14 +263,15 @@ CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const 
   padded_dy.data = padded.data + plane;
   const Block b = block_at(block, s.c);
   pack(weight + int64_t{b.first} * taps, taps, b.lanes, true, flipped);
-  with_window(s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
-    for (int i = begin; i < end; ++i) {
-      const int64_t in = int64_t{i} * s.h * s.w * s.c;
-      backward_image<decltype(k)::value, decltype(stride)::value>(
-          s, x + in, dy + int64_t{i} * s.h_out() * s.w_out() * s.c, b, padded, padded_dy, flipped,
-          dx == nullptr ? nullptr : dx + in, total);
-    }
-  });
+  with_window(
+      s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
+        for (int i = begin; i < end; ++i) {
+          const int64_t in = int64_t{i} * s.h * s.w * s.c;
+          backward_image<decltype(k)::value, decltype(stride)::value>(
+              s, x + in, dy + int64_t{i} * s.h_out() * s.w_out() * s.c, b, padded, padded_dy,
+              flipped, dx == nullptr ? nullptr : dx + in, total);
+        }
+      });
   for (int t = 0; t < taps; ++t) {
     for (int l = 0; l < b.lanes; ++l) sums[l * taps + t] = total[t][l];
   }
@@ -352,50 +354,52 @@ CHANAS_CLONES void statistics_task(int64_t begin, int64_t end, int c, const floa
 CHANAS_CLONES void scale_activate_task(int64_t begin, int64_t end, int c, const float* x,
                                        const float* scale, const float* shift, Activation act,
                                        const float* residual, float* y) {
-  with_activation(act, [&](auto a) __attribute__((always_inline)) {
-    for (int64_t tile = begin; tile < end; tile += kTileRows) {
-      const int64_t tile_end = std::min(tile + kTileRows, end);
-      for (int first = 0; first < c; first += kLanes) {
-        const int lanes = std::min(kLanes, c - first);
-        const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-        for (int64_t r = tile; r < tile_end; ++r) {
-          const int64_t at = r * c + first;
-          Lanes value = activate<decltype(a)::value>(load(x + at, lanes) * k + b);
-          if (residual != nullptr) value += load(residual + at, lanes);
-          store(y + at, value, lanes);
+  with_activation(
+      act, [&](auto a) __attribute__((always_inline)) {
+        for (int64_t tile = begin; tile < end; tile += kTileRows) {
+          const int64_t tile_end = std::min(tile + kTileRows, end);
+          for (int first = 0; first < c; first += kLanes) {
+            const int lanes = std::min(kLanes, c - first);
+            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
+            for (int64_t r = tile; r < tile_end; ++r) {
+              const int64_t at = r * c + first;
+              Lanes value = activate<decltype(a)::value>(load(x + at, lanes) * k + b);
+              if (residual != nullptr) value += load(residual + at, lanes);
+              store(y + at, value, lanes);
+            }
+          }
         }
-      }
-    }
-  });
+      });
 }
 
 // sums [2, c]: of dz, and of dz * (x - mean).
 CHANAS_CLONES void backward_sums_task(int64_t begin, int64_t end, int c, const float* x,
                                       const float* mean, const float* scale, const float* shift,
                                       Activation act, const float* dy, double* sums) {
-  with_activation(act, [&](auto a) __attribute__((always_inline)) {
-    for (int64_t tile = begin; tile < end; tile += kTileRows) {
-      const int64_t tile_end = std::min(tile + kTileRows, end);
-      for (int first = 0; first < c; first += kLanes) {
-        const int lanes = std::min(kLanes, c - first);
-        const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-        const Lanes m = load(mean + first, lanes);
-        Lanes sum = {}, product = {};
-        for (int64_t r = tile; r < tile_end; ++r) {
-          const int64_t at = r * c + first;
-          const Lanes v = load(x + at, lanes);
-          const Lanes dz =
-              activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
-          sum += dz;
-          product += dz * (v - m);
+  with_activation(
+      act, [&](auto a) __attribute__((always_inline)) {
+        for (int64_t tile = begin; tile < end; tile += kTileRows) {
+          const int64_t tile_end = std::min(tile + kTileRows, end);
+          for (int first = 0; first < c; first += kLanes) {
+            const int lanes = std::min(kLanes, c - first);
+            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
+            const Lanes m = load(mean + first, lanes);
+            Lanes sum = {}, product = {};
+            for (int64_t r = tile; r < tile_end; ++r) {
+              const int64_t at = r * c + first;
+              const Lanes v = load(x + at, lanes);
+              const Lanes dz =
+                  activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
+              sum += dz;
+              product += dz * (v - m);
+            }
+            for (int l = 0; l < lanes; ++l) {
+              sums[first + l] += static_cast<double>(sum[l]);
+              sums[c + first + l] += static_cast<double>(product[l]);
+            }
+          }
         }
-        for (int l = 0; l < lanes; ++l) {
-          sums[first + l] += static_cast<double>(sum[l]);
-          sums[c + first + l] += static_cast<double>(product[l]);
-        }
-      }
-    }
-  });
+      });
 }
 
 // dx = scale * dz + slope * (x - mean) + offset.
@@ -403,24 +407,25 @@ CHANAS_CLONES void backward_input_task(int64_t begin, int64_t end, int c, const 
                                        const float* mean, const float* scale, const float* shift,
                                        const float* slope, const float* offset, Activation act,
                                        const float* dy, float* dx) {
-  with_activation(act, [&](auto a) __attribute__((always_inline)) {
-    for (int64_t tile = begin; tile < end; tile += kTileRows) {
-      const int64_t tile_end = std::min(tile + kTileRows, end);
-      for (int first = 0; first < c; first += kLanes) {
-        const int lanes = std::min(kLanes, c - first);
-        const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-        const Lanes s = load(slope + first, lanes), o = load(offset + first, lanes);
-        const Lanes m = load(mean + first, lanes);
-        for (int64_t r = tile; r < tile_end; ++r) {
-          const int64_t at = r * c + first;
-          const Lanes v = load(x + at, lanes);
-          const Lanes dz =
-              activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
-          store(dx + at, k * dz + (s * (v - m) + o), lanes);
+  with_activation(
+      act, [&](auto a) __attribute__((always_inline)) {
+        for (int64_t tile = begin; tile < end; tile += kTileRows) {
+          const int64_t tile_end = std::min(tile + kTileRows, end);
+          for (int first = 0; first < c; first += kLanes) {
+            const int lanes = std::min(kLanes, c - first);
+            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
+            const Lanes s = load(slope + first, lanes), o = load(offset + first, lanes);
+            const Lanes m = load(mean + first, lanes);
+            for (int64_t r = tile; r < tile_end; ++r) {
+              const int64_t at = r * c + first;
+              const Lanes v = load(x + at, lanes);
+              const Lanes dz =
+                  activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
+              store(dx + at, k * dz + (s * (v - m) + o), lanes);
+            }
+          }
         }
-      }
-    }
-  });
+      });
 }
 
 CHANAS_CLONES void image_scale_task(int area, int c, const float* x, const float* scale,
@@ -530,8 +535,7 @@ void scale_activate(int64_t rows, int c, const float* x, const float* scale, con
 
 void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
                          const float* inverse_std, const float* weight, const float* bias,
-                         Activation act, const float* dy, float* dx, float* dweight,
-                         float* dbias) {
+                         Activation act, const float* dy, float* dx, float* dweight, float* dbias) {
   const auto n = static_cast<size_t>(c);
   std::vector<float> scale(n), shift(n), slope(n), offset(n);
   for (size_t i = 0; i < n; ++i) {
@@ -540,8 +544,7 @@ void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
   }
   GroupSums sums(2 * n);
   over_groups(rows, [&](int64_t begin, int64_t end, int group) {
-    backward_sums_task(begin, end, c, x, mean, scale.data(), shift.data(), act, dy,
-                       sums.of(group));
+    backward_sums_task(begin, end, c, x, mean, scale.data(), shift.data(), act, dy, sums.of(group));
   });
   for (size_t i = 0; i < n; ++i) {
     const double dz = sums.total(i), product = sums.total(n + i);

@@ -44,8 +44,7 @@ TEST_P(DepthwiseTest, EqualsGroupedConvolution) {
   const torch::Tensor w = random_tensor({s.c, 1, s.kernel, s.kernel}, 2);
   torch::Tensor x1 = leaf(x), w1 = leaf(w), x2 = leaf(x), w2 = leaf(w);
   const torch::Tensor y1 = depthwise(x1, w1, s.stride);
-  const torch::Tensor y2 =
-      nhwc(torch::conv2d(nchw(x2), w2, {}, s.stride, s.kernel / 2, 1, s.c));
+  const torch::Tensor y2 = nhwc(torch::conv2d(nchw(x2), w2, {}, s.stride, s.kernel / 2, 1, s.c));
   EXPECT_LT(difference(y1, y2), 1e-5);
   const torch::Tensor dy = random_tensor(y1.sizes().vec(), 3);
   y1.backward(dy);
@@ -81,8 +80,8 @@ TEST_P(BatchNormTest, EqualsBatchNormAndActivation) {
   const torch::Tensor r = random_tensor({s.n, s.h, s.h, s.c}, 4);
   torch::Tensor x1 = leaf(x), w1 = leaf(w), b1 = leaf(b), r1 = leaf(r);
   torch::Tensor mean, variance;
-  const torch::Tensor y1 = batch_norm(x1, w1, b1, 1e-5, s.act, s.residual ? r1 : torch::Tensor(),
-                                      mean, variance);
+  const torch::Tensor y1 =
+      batch_norm(x1, w1, b1, 1e-5, s.act, s.residual ? r1 : torch::Tensor(), mean, variance);
   torch::Tensor x2 = leaf(x.to(torch::kDouble)), w2 = leaf(w.to(torch::kDouble)),
                 b2 = leaf(b.to(torch::kDouble)), r2 = leaf(r.to(torch::kDouble));
   torch::Tensor y2 = nhwc(torch::batch_norm(nchw(x2), w2, b2, {}, {}, true, 0.1, 1e-5, false));

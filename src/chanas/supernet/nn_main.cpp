@@ -28,8 +28,7 @@ constexpr int kReferenceImages = 4;
 void emit(const std::string& event, Json json) {
   json["event"] = event;
   // Texts may hold file names in any encoding.
-  const std::string line =
-      json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   std::fwrite(line.data(), 1, line.size(), stdout);
   std::fflush(stdout);
 }
@@ -72,9 +71,8 @@ Status run_train(const Json& job) {
   hooks.start = kStart;
   hooks.warn = warn;
   hooks.progress = [](const TrainProgress& progress) { emit("progress", to_json(progress)); };
-  CHANAS_ASSIGN_OR_RETURN(TrainResult result,
-                          train(setting.space, setting.dataset, config,
-                                job.at("folder").get<std::string>(), hooks));
+  CHANAS_ASSIGN_OR_RETURN(TrainResult result, train(setting.space, setting.dataset, config,
+                                                    job.at("folder").get<std::string>(), hooks));
   emit("result", to_json(result));
   return absl::OkStatus();
 }
@@ -94,8 +92,8 @@ Status run_evaluate(const Json& job) {
         fmt::format("part is \"{}\", expected ranking or test", config.part));
   }
   if (config.recalibration_images < 1) {
-    return absl::InvalidArgumentError(fmt::format(
-        "recalibration_images is {}, expected at least 1", config.recalibration_images));
+    return absl::InvalidArgumentError(fmt::format("recalibration_images is {}, expected at least 1",
+                                                  config.recalibration_images));
   }
   CHANAS_ASSIGN_OR_RETURN(Setting setting, load_setting(job, config.threads));
   std::vector<Arch> archs;
@@ -103,9 +101,9 @@ Status run_evaluate(const Json& job) {
     CHANAS_ASSIGN_OR_RETURN(Arch arch, arch_from_json(setting.space, json));
     archs.push_back(std::move(arch));
   }
-  CHANAS_ASSIGN_OR_RETURN(Supernet supernet,
-                          load_supernet(setting.space, setting.dataset,
-                                        job.at("folder").get<std::string>(), warn));
+  CHANAS_ASSIGN_OR_RETURN(
+      Supernet supernet,
+      load_supernet(setting.space, setting.dataset, job.at("folder").get<std::string>(), warn));
   Evaluator evaluator(setting.dataset, part, config.images, config.recalibration_images);
   warn_if_few(evaluator, config.recalibration_images);
   for (size_t i = 0; i < archs.size(); ++i) {
@@ -143,9 +141,9 @@ Status run_export(const Json& job) {
   CHANAS_ASSIGN_OR_RETURN(Arch arch, arch_from_json(setting.space, job.at("arch")));
   const auto folder = job.at("to").get<std::string>();
   const int64_t recalibration = job.at("recalibration_images").get<int64_t>();
-  CHANAS_ASSIGN_OR_RETURN(Supernet supernet,
-                          load_supernet(setting.space, setting.dataset,
-                                        job.at("folder").get<std::string>(), warn));
+  CHANAS_ASSIGN_OR_RETURN(
+      Supernet supernet,
+      load_supernet(setting.space, setting.dataset, job.at("folder").get<std::string>(), warn));
   CHANAS_RETURN_IF_ERROR(make_folder(folder));
 
   Evaluator evaluator(setting.dataset, Part::kTest, 0, recalibration);
@@ -158,8 +156,8 @@ Status run_export(const Json& job) {
   exported.params = params(subnet.network());
   exported.test_images = evaluator.images();
   const Parameters parameters = subnet.parameters();
-  CHANAS_RETURN_IF_ERROR(write_safetensors(
-      exported.weights_path, {parameters, {{"arch", arch_id(setting.space, arch)}}}));
+  CHANAS_RETURN_IF_ERROR(write_safetensors(exported.weights_path,
+                                           {parameters, {{"arch", arch_id(setting.space, arch)}}}));
 
   // What was written, not what it was made from.
   const Subnet final_net(subnet.network(), parameters);
@@ -179,10 +177,8 @@ Status run_export(const Json& job) {
 
 const std::map<std::string, Status (*)(const Json&)>& jobs() {
   static const auto& all = *new std::map<std::string, Status (*)(const Json&)>{
-      {"data", run_data},
-      {"evaluate", run_evaluate},
-      {"export", run_export},
-      {"fit-predictor", run_fit_predictor},
+      {"data", run_data},     {"evaluate", run_evaluate},
+      {"export", run_export}, {"fit-predictor", run_fit_predictor},
       {"train", run_train},
   };
   return all;

@@ -55,8 +55,8 @@ Model make_model(int in, int hidden, Rng& rng) {
     const int out = i < kHiddenLayers ? hidden : 1;
     // He for ReLU; small at the end, so that it starts from the mean.
     const double scale = i < kHiddenLayers ? std::sqrt(2.0 / in) : 0.1 * std::sqrt(1.0 / in);
-    model.layers.push_back({random_weight(out, in, scale, rng),
-                            at::zeros({out}).set_requires_grad(true)});
+    model.layers.push_back(
+        {random_weight(out, in, scale, rng), at::zeros({out}).set_requires_grad(true)});
     in = out;
   }
   return model;
@@ -168,7 +168,8 @@ Status write_model(const ArchSpace& space, const Model& model, const PredictorFi
   SafetensorsFile file;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const double scale = i + 1 == model.layers.size() ? model.deviation : 1;
-    file.parameters.set(fmt::format("layers.{}.weight", i), to_plain(model.layers[i].weight, scale));
+    file.parameters.set(fmt::format("layers.{}.weight", i),
+                        to_plain(model.layers[i].weight, scale));
     file.parameters.set(fmt::format("layers.{}.bias", i), to_plain(model.layers[i].bias, scale));
   }
   const Json json = {{"samples", quality.samples},
@@ -231,7 +232,8 @@ StatusOr<PredictorFit> fit(const ArchSpace& space, const std::vector<PredictorSa
   const auto folds = static_cast<size_t>(config.folds);
   for (size_t fold = 0; fold < folds; ++fold) {
     std::vector<size_t> fitted, held;
-    for (size_t i = 0; i < order.size(); ++i) (i % folds == fold ? held : fitted).push_back(order[i]);
+    for (size_t i = 0; i < order.size(); ++i)
+      (i % folds == fold ? held : fitted).push_back(order[i]);
     CHANAS_ASSIGN_OR_RETURN(Model model, fit_model(table, fitted, config, fold + 1, on_epoch));
     const std::vector<double> predicted = predict(model, table, held);
     for (size_t i = 0; i < held.size(); ++i) result.predicted[held[i]] = predicted[i];

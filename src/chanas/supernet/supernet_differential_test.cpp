@@ -1,5 +1,6 @@
-// The elastic network against plain PyTorch semantics: NCHW convolutions, batch_norm and autograd on
-// weights that are cut here by hand, from the description in networks.md rather than by our code.
+// The elastic network against plain PyTorch semantics: NCHW convolutions, batch_norm and autograd
+// on weights that are cut here by hand, from the description in networks.md rather than by our
+// code.
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -29,7 +30,8 @@ ArchSpace test_space() {
       { channels = 24, stride = 2, se = true, act = "hswish" },
     ]
     head = { channels = 32, mix = 40, act = "hswish", dropout = 0.0 }
-  )", "test_space");
+  )",
+                           "test_space");
   CHANAS_CHECK(space.ok()) << space.status();
   return *space;
 }
@@ -40,7 +42,8 @@ Batch random_batch(int n, int resolution, int classes, uint64_t seed) {
   for (int i = 0; i < n * resolution * resolution * 3; ++i) {
     batch.images.push_back(static_cast<float>(rng.normal()));
   }
-  for (int i = 0; i < n; ++i) batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(classes))));
+  for (int i = 0; i < n; ++i)
+    batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(classes))));
   return batch;
 }
 
@@ -95,17 +98,19 @@ struct Plain {
   torch::Tensor unit(const torch::Tensor& input, int slot, int expand, int kernel, int stride,
                      int64_t out, bool se, Activation a, bool has_expand) const {
     const std::string prefix = "units." + std::to_string(slot);
-    const int64_t mid = has_expand ? make_divisible(std::round(input.size(1) * expand), 8)
-                                   : input.size(1);
+    const int64_t mid =
+        has_expand ? make_divisible(std::round(input.size(1) * expand), 8) : input.size(1);
     torch::Tensor x = input;
     if (has_expand) x = act(norm(conv1(x, prefix + ".expand.conv", mid), prefix + ".expand.bn"), a);
-    x = torch::conv2d(x, window(prefix + ".depthwise", mid, kernel), {}, stride, kernel / 2, 1, mid);
+    x = torch::conv2d(x, window(prefix + ".depthwise", mid, kernel), {}, stride, kernel / 2, 1,
+                      mid);
     x = act(norm(x, prefix + ".depthwise.bn"), a);
     if (se) {
       const int64_t squeeze = make_divisible(static_cast<double>(mid) / 4, 8);
       torch::Tensor s = torch::adaptive_avg_pool2d(x, {1, 1});
-      s = torch::relu(conv1(s, prefix + ".se.reduce", squeeze) +
-                      weights.at(prefix + ".se.reduce.bias").slice(0, 0, squeeze).view({1, -1, 1, 1}));
+      s = torch::relu(
+          conv1(s, prefix + ".se.reduce", squeeze) +
+          weights.at(prefix + ".se.reduce.bias").slice(0, 0, squeeze).view({1, -1, 1, 1}));
       s = conv1(s, prefix + ".se.expand", mid) +
           weights.at(prefix + ".se.expand.bias").slice(0, 0, mid).view({1, -1, 1, 1});
       x = x * (torch::relu6(s + 3) / 6);
@@ -119,11 +124,9 @@ struct Plain {
                           .view({batch.n, batch.resolution, batch.resolution, 3})
                           .permute({0, 3, 1, 2})
                           .contiguous();
-    const auto scaled = [&](int channels) {
-      return make_divisible(channels * arch.cell.width, 8);
-    };
-    x = torch::conv2d(x, weights.at("stem.conv.weight").slice(0, 0, scaled(space.stem_channels)), {},
-                      space.stem_stride, 1);
+    const auto scaled = [&](int channels) { return make_divisible(channels * arch.cell.width, 8); };
+    x = torch::conv2d(x, weights.at("stem.conv.weight").slice(0, 0, scaled(space.stem_channels)),
+                      {}, space.stem_stride, 1);
     x = act(norm(x, "stem.bn"), space.stem_act);
     x = unit(x, 0, 1, 3, space.first_stride, scaled(space.first_channels), false, space.first_act,
              false);

@@ -173,8 +173,8 @@ class Trainer {
 
   void plan_for(double seconds_per_step) {
     const double left = config_.budget_s * (1 - kReservedShare) - seconds();
-    state_.steps = state_.step + std::max<int64_t>(
-                                     10, static_cast<int64_t>(std::floor(left / seconds_per_step)));
+    state_.steps = state_.step +
+                   std::max<int64_t>(10, static_cast<int64_t>(std::floor(left / seconds_per_step)));
   }
 
   // The speed of the first seconds may mislead; that of nearly a third does not.
@@ -259,7 +259,9 @@ class Trainer {
     ++state_.step;
 
     // Points by position: their number does not depend on how the plan came about.
-    const auto points = [](double position) { return std::floor(position * kHistoryPoints + 1e-9); };
+    const auto points = [](double position) {
+      return std::floor(position * kHistoryPoints + 1e-9);
+    };
     if (points(position()) > points(before)) add_point();
     report(loss.loss);
     if (!state_.planned && position() >= kCorrectionPosition) {
@@ -442,8 +444,7 @@ Status validate(const TrainConfig& c) {
   CHANAS_RETURN_IF_ERROR(in("threads", c.threads, 0, 1024));
   CHANAS_RETURN_IF_ERROR(in("checkpoint_every_s", c.checkpoint_every_s, 0, 1e9));
   if (c.loss != "plain" && c.loss != "gap") {
-    return absl::InvalidArgumentError(
-        fmt::format("loss is \"{}\", expected plain or gap", c.loss));
+    return absl::InvalidArgumentError(fmt::format("loss is \"{}\", expected plain or gap", c.loss));
   }
   return parse_augment(c.augment).status();
 }

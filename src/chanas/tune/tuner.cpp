@@ -242,6 +242,7 @@ Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
     if (batch.empty()) break;
     CHANAS_RETURN_IF_ERROR(measure(batch));
   }
+  if (progress) progress(count());  // who is exhausted was seen only now
   report_failing();
   return absl::OkStatus();
 }
