@@ -49,8 +49,8 @@ void Lowering::inner_stage(int index, const Body& body) {
   Var cs("cs"), cr("cr"), ct("ct"), ci("ci"), fused("fused");
   auto stage = f.update(f.num_update_definitions() - 1);
   stage.allow_race_conditions();
-  const bool sliced = tile.slice < tile.vectors;
-  if (sliced) stage.split(c, cs, cr, tile.slice, TailStrategy::GuardWithIf);
+  const bool sliced = tile.slice_vectors < tile.vectors;
+  if (sliced) stage.split(c, cs, cr, tile.slice_vectors, TailStrategy::GuardWithIf);
   stage.split(sliced ? cr : c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
   std::vector<Halide::VarOrRVar> loops = {v, ci, t.x};
   if (tile.order == 0)
@@ -82,9 +82,10 @@ void Lowering::output_stage(int index, const Body& body) {
 
   // Outermost first. Slices and strips are the loops in which the producer is computed.
   Expr slice = 0, strip = 0, block = 0, row = 0, tile_x = 0;
-  const Loop slices = {&slice, tile.vectors / tile.slice},
-             strips = {&strip, ceil_div(view.h, tile.strip)};
-  const Loop blocks = {&block, tile.slice / tile.channel_vectors}, rows = {&row, tile.strip};
+  const Loop slices = {&slice, tile.vectors / tile.slice_vectors},
+             strips = {&strip, ceil_div(view.h, tile.strip_rows)};
+  const Loop blocks = {&block, tile.slice_vectors / tile.channel_vectors},
+             rows = {&row, tile.strip_rows};
   const Loop tiles = {&tile_x, ceil_div(view.w, tile.pixels)};
   std::vector<Loop> all;
   if (self.kind == OpKind::kDepthwise)
@@ -112,8 +113,8 @@ void Lowering::output_stage(int index, const Body& body) {
   for (size_t i = 0; i < loops.size(); ++i) *loops[i].index = r[outermost - static_cast<int>(i)];
 
   const Place place = {r[0], part_start(tile_x, tile.pixels, view.w) + r[2],
-                       part_start(strip, tile.strip, view.h) + row,
-                       slice * tile.slice + block * tile.channel_vectors + r[1]};
+                       part_start(strip, tile.strip_rows, view.h) + row,
+                       slice * tile.slice_vectors + block * tile.channel_vectors + r[1]};
   Var i("i");
   output_ = Func("output");
   output_(i) = Halide::undef<float>();
@@ -140,7 +141,7 @@ void Lowering::output_stage(int index, const Body& body) {
 
 bool Lowering::in_strips(int index) const {
   const OpTile& tile = tiles_[index];
-  if (roles_[index].final) return tile.strip < roles_[index].view.h;
+  if (roles_[index].final) return tile.strip_rows < roles_[index].view.h;
   const int user = space_.workload.graph.users(index)[0];
   return roles_[user].producer == index && tiles_[user].inside && in_strips(user);
 }
@@ -148,7 +149,7 @@ bool Lowering::in_strips(int index) const {
 int Lowering::rows_at_once(int index) const {
   const int rows = roles_[index].view.h;
   if (!in_strips(index)) return rows;
-  if (roles_[index].final) return tiles_[index].strip;
+  if (roles_[index].final) return tiles_[index].strip_rows;
   const int user = space_.workload.graph.users(index)[0];
   return window_extent(rows_at_once(user), op(user));
 }
@@ -168,7 +169,7 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
   const bool lanes_shared = self.kind != OpKind::kConv2d;
   if (tile.inside) {
     f.compute_at(*level);
-    if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice : tiles_[producer].vectors);
+    if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors);
     if (in_strips(index))
       f.bound_extent(y, window_extent(rows_at_once(index), self));
     else if (copied)

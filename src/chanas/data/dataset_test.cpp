@@ -349,7 +349,9 @@ TEST(AugmentTest, IsAFunctionOfItsStream) {
       distinct.insert(a);
     }
     EXPECT_EQ(distinct.size() == 1, augment == Augment::kNone);
-    if (augment != Augment::kNone) EXPECT_GT(distinct.size(), size_t{15});
+    if (augment != Augment::kNone) {
+      EXPECT_GT(distinct.size(), size_t{15});
+    }
   }
   EXPECT_FALSE(parse_augment("heavy").ok());
 }

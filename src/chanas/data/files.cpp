@@ -87,7 +87,8 @@ Status visit_archive(const std::string& source,
     const int result = archive_read_next_header(reader.get(), &entry);
     if (result == ARCHIVE_EOF) break;
     if (result < ARCHIVE_WARN) {
-      if (!any) {
+      // A small archive that was cut short shows it before its first file.
+      if (!any && reason().find("truncated") == std::string::npos) {
         return absl::InvalidArgumentError(
             fmt::format("{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}",
                         source, reason()));

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "chanas/base/file.h"
@@ -16,9 +17,54 @@ struct Exported {
   Network network;
   SubnetExport subnet;
   SelftestResult selftest;
-  double default_us = 0;
+  double default_us = 0;  // the same network, unfused, under default schedules
   Json finalist;
 };
+
+// Both libraries take turns, so that a machine that slows down slows both.
+constexpr int kTurns = 3;
+
+SelftestResult middle(std::vector<SelftestResult> turns) {
+  std::sort(turns.begin(), turns.end(), [](const SelftestResult& a, const SelftestResult& b) {
+    return a.median_us < b.median_us;
+  });
+  return turns[turns.size() / 2];
+}
+
+Status measure_libraries(StageContext& context, ExportRequest request, Exported& out) {
+  const RunConfig& config = context.config;
+  CHANAS_ASSIGN_OR_RETURN(Runner * runner, context.runner());
+  CHANAS_ASSIGN_OR_RETURN(const LatencyTable* table, context.table());
+  std::string tuned = request.folder;
+  TemporaryFolder folder("chanas-untuned");
+  request.folder = join_path(folder.path(), "export");
+  CHANAS_ASSIGN_OR_RETURN(request.plan, table->plan(out.network, false));
+  if (runner->target().simulated) {
+    CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement untuned, runner->measure_network(request.plan, 1));
+    out.default_us = untuned.median_us;
+    out.selftest.median_us = out.finalist["median_us"];
+    out.selftest.p10_us = out.finalist["p10_us"];
+    out.selftest.p90_us = out.finalist["p90_us"];
+    return absl::OkStatus();
+  }
+  CHANAS_RETURN_IF_ERROR(export_network(request, [](const std::string&) {}).status());
+  std::vector<SelftestResult> ours, theirs;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    for (bool is_tuned : {true, false}) {
+      CHANAS_ASSIGN_OR_RETURN(
+          SelftestResult result,
+          run_selftest(is_tuned ? tuned : request.folder, config.threads, config.latency_samples));
+      if (!result.correct) {
+        return absl::InternalError(fmt::format(
+            "the exported library gives wrong results (error {:.2g})", result.max_relative_error));
+      }
+      (is_tuned ? ours : theirs).push_back(result);
+    }
+  }
+  out.selftest = middle(ours);
+  out.default_us = middle(theirs).median_us;
+  return absl::OkStatus();
+}
 
 // The weights of one finalist, its library, and what the library itself measures.
 StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space,
@@ -28,13 +74,11 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
   out.finalist = finalist;
   CHANAS_ASSIGN_OR_RETURN(out.arch, arch_from_json(space, finalist["arch"]));
   out.network = to_network(space, out.arch);
-  out.network.name = arch_id(space, out.arch);
   CHANAS_ASSIGN_OR_RETURN(
       out.subnet, export_subnet(space, context.data(), context.supernet(), out.arch,
                                 context.directory.file("subnet"), config.recalibration_images));
   CHANAS_ASSIGN_OR_RETURN(SafetensorsFile weights, read_safetensors(out.subnet.weights_path));
   CHANAS_ASSIGN_OR_RETURN(const LatencyTable* table, context.table());
-  CHANAS_ASSIGN_OR_RETURN(Runner * runner, context.runner());
 
   ExportRequest request;
   request.folder = context.directory.file("export");
@@ -50,25 +94,7 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
       Json({{"arch", finalist["arch"]}, {"seed", config.seed}, {"space", space.name}}).dump();
   CHANAS_RETURN_IF_ERROR(
       export_network(request, [](const std::string& step) { log_info("  {}", step); }).status());
-
-  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan untuned, table->plan(out.network, false));
-  CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement measured,
-                          runner->measure_network(untuned, config.latency_samples));
-  out.default_us = measured.median_us;
-  if (runner->target().simulated) {
-    out.selftest.correct = true;
-    out.selftest.median_us = finalist["median_us"];
-    out.selftest.p10_us = finalist["p10_us"];
-    out.selftest.p90_us = finalist["p90_us"];
-    return out;
-  }
-  CHANAS_ASSIGN_OR_RETURN(out.selftest,
-                          run_selftest(request.folder, config.threads, config.latency_samples));
-  if (!out.selftest.correct) {
-    return absl::InternalError(
-        fmt::format("the exported library gives wrong results (error {:.2g})",
-                    out.selftest.max_relative_error));
-  }
+  CHANAS_RETURN_IF_ERROR(measure_libraries(context, std::move(request), out));
   return out;
 }
 

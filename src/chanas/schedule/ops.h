@@ -24,17 +24,11 @@ struct OpContext {
   bool has_producer() const { return role().producer >= 0; }
 };
 
-// Values of the fields of one op, by name without the op.
-struct OpValues {
-  int vector = 1, channel_vectors = 1, pixels = 1, unroll = 1, order = 0, slice = 0, strip = 0;
-  int parallel = 0, border = 0, scale = 0;
-};
-
 struct OpRules {
   void (*fields)(const OpContext& context, std::vector<Field>& fields);
   Status (*check)(const OpContext& context, const OpTile& tile);
-  // `vector` is chosen already, where the op shares another's.
-  OpValues (*defaults)(const OpContext& context, int vector);
+  // Values of the fields that the op has; `vector` is chosen already.
+  OpChoices (*defaults)(const OpContext& context, int vector);
 };
 const OpRules& rules_of(OpKind kind);
 extern const OpRules kConvRules, kDepthwiseRules, kPoolRules, kPointwiseRules;

@@ -65,8 +65,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   return absl::OkStatus();
 }
 
-OpValues defaults(const OpContext& context, int vector) {
-  OpValues values;
+OpChoices defaults(const OpContext& context, int vector) {
+  OpChoices values;
   const TileChoice tile =
       choose_tile(context, vector, vectors_choices(context), pixels_choices(context), 1);
   values.vector = vector;

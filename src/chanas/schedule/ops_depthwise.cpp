@@ -44,7 +44,7 @@ Status check(const OpContext& context, const OpTile& tile) {
   if (!tile.border && context.role().window_on_input && tile.inside)
     return broken(context, "forbidden combination",
                   "border=0 has no copy to place in slice or strip");
-  const bool sliced = tile.slice < tile.vectors, stripped = tile.strip < view.h;
+  const bool sliced = tile.slice_vectors < tile.vectors, stripped = tile.strip_rows < view.h;
   if (tile.parallel == 2 && tile.inside && !(sliced && stripped))
     return broken(context, "forbidden combination",
                   "parallel=2 needs slices and strips, or neither");
@@ -54,8 +54,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   return absl::OkStatus();
 }
 
-OpValues defaults(const OpContext& context, int vector) {
-  OpValues values;
+OpChoices defaults(const OpContext& context, int vector) {
+  OpChoices values;
   const TileChoice tile =
       choose_tile(context, vector, {1}, pixels_choices(context), context.op().stride);
   values.vector = vector;

@@ -18,8 +18,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   return check_channels(context, tile);
 }
 
-OpValues defaults(const OpContext& context, int vector) {
-  OpValues values;
+OpChoices defaults(const OpContext& context, int vector) {
+  OpChoices values;
   values.vector = vector;
   values.parallel = default_parallel(context);
   if (context.role().foldable) {

@@ -22,8 +22,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   return check_registers(context, tile);
 }
 
-OpValues defaults(const OpContext& context, int vector) {
-  OpValues values;
+OpChoices defaults(const OpContext& context, int vector) {
+  OpChoices values;
   const int needed = needed_vectors(context.role().view.c, vector);
   values.vector = vector;
   for (int vectors : {1, 2, 3, 4, 5, 6, 8})

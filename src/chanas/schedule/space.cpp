@@ -11,42 +11,6 @@ namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 29;
 
-struct FieldHelp {
-  std::string_view what, text;
-};
-constexpr FieldHelp kHelp[] = {
-    {"vector",
-     "SIMD lanes. The full width is fastest; half of it wastes fewer lanes where the "
-     "channels are no multiple. Ops that pass values lane by lane share it."},
-    {"channel_vectors",
-     "channel vectors per register tile. More reuse each input value more often; "
-     "times pixels it is bound by the registers. Also the panel width of packed weights."},
-    {"pixels",
-     "pixels of a row per register tile. More reuse each weight more often. A tile that does "
-     "not divide the row is shifted inwards and computes some pixels twice."},
-    {"unroll",
-     "convolution: reduction steps per loop iteration. Depthwise: 1 unrolls the rows of the "
-     "window as well as its columns. Less loop overhead, more code."},
-    {"order",
-     "loop order. 0: channel blocks (depthwise with slices: slices) outermost, weights stay in "
-     "cache; 1: rows outermost, the input stays in cache. The outermost loop is the parallel one."},
-    {"slice",
-     "the producer (or the zero-bordered copy of the input) is computed for this many common "
-     "tiles of channels at a time, so that it stays in cache; 0: for all channels before."},
-    {"strip",
-     "what is needed for this many output rows is computed at a time; rows at the seams are "
-     "computed twice; 0: for all rows."},
-    {"border",
-     "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
-     "outside the image are left out, with own code for the ends of a row."},
-    {"scale",
-     "0: multiplied inside the reduction; 1: the scaled input is stored first; 2: the scaled "
-     "weights are stored first."},
-    {"parallel",
-     "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
-     "loops fused, for finer balance."},
-};
-
 const OpContext context_of(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                            int index) {
   return {space.workload, space.target, space.threads, roles, index};
@@ -54,20 +18,6 @@ const OpContext context_of(const ScheduleSpace& space, const std::vector<OpRole>
 
 int nearest_choice(const std::vector<int>& choices, int value) {
   return *std::ranges::min_element(choices, {}, [&](int c) { return std::abs(c - value); });
-}
-
-int value_of(const OpValues& values, std::string_view what) {
-  if (what == "vector") return values.vector;
-  if (what == "channel_vectors") return values.channel_vectors;
-  if (what == "pixels") return values.pixels;
-  if (what == "unroll") return values.unroll;
-  if (what == "order") return values.order;
-  if (what == "slice") return values.slice;
-  if (what == "strip") return values.strip;
-  if (what == "border") return values.border;
-  if (what == "scale") return values.scale;
-  CHANAS_CHECK(what == "parallel") << what;
-  return values.parallel;
 }
 
 }  // namespace
@@ -80,8 +30,8 @@ std::string_view primitive_name(Primitive primitive) {
 
 std::string_view field_help(std::string_view name) {
   const std::string_view what = name.substr(name.find('.') + 1);
-  for (const FieldHelp& help : kHelp)
-    if (help.what == what) return help.text;
+  for (const ChoiceKind& kind : choice_kinds())
+    if (kind.name == what) return kind.help;
   return "";
 }
 
@@ -139,7 +89,7 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule) {
 
 Schedule default_schedule(const ScheduleSpace& space) {
   const std::vector<OpRole> roles = op_roles(space.workload);
-  std::vector<OpValues> values(roles.size());
+  std::vector<OpChoices> values(roles.size());
   for (size_t i = 0; i < roles.size(); ++i) {
     const OpContext context = context_of(space, roles, static_cast<int>(i));
     if (context.op().kind == OpKind::kInput) continue;
@@ -149,10 +99,8 @@ Schedule default_schedule(const ScheduleSpace& space) {
   }
   Schedule schedule;
   for (const Field& field : space.fields) {
-    const size_t dot = field.name.find('.');
-    const OpValues& of_op = values[std::stoi(field.name.substr(2, dot - 2))];
-    schedule.values.push_back(nearest_choice(
-        field.choices, value_of(of_op, std::string_view(field.name).substr(dot + 1))));
+    const FieldKey key = field_key(field);
+    schedule.values.push_back(nearest_choice(field.choices, values[key.op].*key.kind.value));
   }
   const Status status = check_legal(space, schedule);
   CHANAS_CHECK(status.ok()) << status.message() << ": " << to_text(space, schedule);

@@ -7,6 +7,53 @@
 
 namespace chanas {
 
+namespace {
+
+constexpr ChoiceKind kKinds[] = {
+    {"vector", &OpChoices::vector,
+     "SIMD lanes. The full width is fastest; half of it wastes fewer lanes where the "
+     "channels are no multiple. Ops that pass values lane by lane share it."},
+    {"channel_vectors", &OpChoices::channel_vectors,
+     "channel vectors per register tile. More reuse each input value more often; "
+     "times pixels it is bound by the registers. Also the panel width of packed weights."},
+    {"pixels", &OpChoices::pixels,
+     "pixels of a row per register tile. More reuse each weight more often. A tile that does "
+     "not divide the row is shifted inwards and computes some pixels twice."},
+    {"unroll", &OpChoices::unroll,
+     "convolution: reduction steps per loop iteration. Depthwise: 1 unrolls the rows of the "
+     "window as well as its columns. Less loop overhead, more code."},
+    {"order", &OpChoices::order,
+     "loop order. 0: channel blocks (depthwise with slices: slices) outermost, weights stay in "
+     "cache; 1: rows outermost, the input stays in cache. The outermost loop is the parallel one."},
+    {"slice", &OpChoices::slice,
+     "the producer (or the zero-bordered copy of the input) is computed for this many common "
+     "tiles of channels at a time, so that it stays in cache; 0: for all channels before."},
+    {"strip", &OpChoices::strip,
+     "what is needed for this many output rows is computed at a time; rows at the seams are "
+     "computed twice; 0: for all rows."},
+    {"border", &OpChoices::border,
+     "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
+     "outside the image are left out, with own code for the ends of a row."},
+    {"scale", &OpChoices::scale,
+     "0: multiplied inside the reduction; 1: the scaled input is stored first; 2: the scaled "
+     "weights are stored first."},
+    {"parallel", &OpChoices::parallel,
+     "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
+     "loops fused, for finer balance."},
+};
+
+}  // namespace
+
+std::span<const ChoiceKind> choice_kinds() { return kKinds; }
+
+FieldKey field_key(const Field& field) {
+  const size_t dot = field.name.find('.');
+  const std::string_view name = std::string_view(field.name).substr(dot + 1);
+  const auto kind = std::ranges::find(kKinds, name, &ChoiceKind::name);
+  CHANAS_CHECK(kind != std::end(kKinds)) << field.name;
+  return {std::stoi(field.name.substr(2, dot - 2)), *kind};
+}
+
 std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                             const Schedule& schedule) {
   const Graph& graph = space.workload.graph;
@@ -14,24 +61,9 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
       << schedule.values.size() << " values, " << space.fields.size() << " fields";
   const int count = static_cast<int>(graph.ops.size());
   std::vector<OpTile> tiles(count);
-
-  // Fields are few and grouped by op, in the order of the ops.
-  for (size_t f = 0; f < space.fields.size(); ++f) {
-    const Field& field = space.fields[f];
-    const size_t dot = field.name.find('.');
-    OpTile& tile = tiles[std::stoi(field.name.substr(2, dot - 2))];
-    const std::string_view what = std::string_view(field.name).substr(dot + 1);
-    const int value = schedule.values[f];
-    if (what == "vector") tile.vector = value;
-    if (what == "channel_vectors") tile.channel_vectors = value;
-    if (what == "pixels") tile.pixels = value;
-    if (what == "unroll") tile.unroll = value;
-    if (what == "order") tile.order = value;
-    if (what == "slice") tile.slice = value;
-    if (what == "strip") tile.strip = value;
-    if (what == "parallel") tile.parallel = value;
-    if (what == "border") tile.border = value != 0;
-    if (what == "scale") tile.scale = value;
+  for (size_t i = 0; i < space.fields.size(); ++i) {
+    const FieldKey key = field_key(space.fields[i]);
+    tiles[key.op].*key.kind.value = schedule.values[i];
   }
 
   // Ops that share lanes also share the number of vectors, a multiple of every tile among them.
@@ -53,11 +85,11 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     OpTile& tile = tiles[i];
     const OpRole& role = roles[i];
     tile.vectors = round_up(needed_vectors(role.view.c, tile.vector), step[lanes]);
-    tile.slice = tile.slice > 0 ? tile.slice * unit[lanes] : tile.vectors;
-    if (tile.strip == 0) tile.strip = role.view.h;
-    tile.inside = tile.slice < tile.vectors || tile.strip < role.view.h;
+    tile.slice_vectors = tile.slice > 0 ? tile.slice * unit[lanes] : tile.vectors;
+    tile.strip_rows = tile.strip > 0 ? tile.strip : role.view.h;
+    tile.inside = tile.slice_vectors < tile.vectors || tile.strip_rows < role.view.h;
     tile.folded = role.foldable && tile.scale != 1;
-    if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = true;
+    if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];

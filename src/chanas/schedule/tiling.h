@@ -2,6 +2,8 @@
 // A schedule's numbers resolved against the shapes of its workload: what packing, legality and the
 // code generator read.
 
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "chanas/schedule/roles.h"
@@ -13,22 +15,41 @@ namespace chanas {
 // remainder: the last part of a loop that the factor does not divide is shifted inwards and
 // computes a few elements again. The same holds for channels: the last vector of an op with C
 // channels covers C - vector .. C - 1, so that no loop needs a mask.
-struct OpTile {
+// The values of one op's fields; what the space does not offer stays at the default.
+struct OpChoices {
   int vector = 1;           // lanes of a SIMD vector, at most the channels
   int channel_vectors = 1;  // vectors held in registers by one tile
   int pixels = 1;           // neighbours in a row held in registers by one tile
-  int vectors = 1;          // of the whole op, a multiple of channel_vectors and of slice
   int unroll = 1;           // reduction steps per loop iteration; depthwise: 1 unrolls window rows
-  int order = 0;
-  int slice = 0;     // vectors per channel slice; == vectors: not sliced
-  int strip = 0;     // rows per strip; == view.h: not stripped
+  int order = 0;            // 0 channel blocks outermost, 1 rows
+  int slice = 0;            // common tiles of channels per slice; 0: no slices
+  int strip = 0;            // rows per strip; 0: no strips
+  // 1: reads its data input from a buffer with zero borders, into which an external input is
+  // copied. 0: the taps of a window that lie outside the image are left out.
+  int border = 0;
+  int scale = 0;     // kScale: 0 in the reduction, 1 a value of its own, 2 into the weights
   int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused
-  // Reads its data input from a buffer with zero borders, into which an external input is copied.
-  // Otherwise the taps of a window that lie outside the image are left out.
-  bool border = false;
-  bool inside = false;  // producer (or that copy) is computed per slice and strip, not before
-  int scale = 0;        // kScale: 0 folded into the reduction, 1 value of its own, 2 into weights
-  bool folded = false;  // has no loops of its own
+};
+// One kind of field: its name behind the op, its place above, its help.
+struct ChoiceKind {
+  std::string_view name;
+  int OpChoices::*value;
+  std::string_view help;
+};
+std::span<const ChoiceKind> choice_kinds();
+// The op that a field of a space belongs to, and its kind.
+struct FieldKey {
+  int op;
+  const ChoiceKind& kind;
+};
+FieldKey field_key(const Field& field);
+
+struct OpTile : OpChoices {
+  int vectors = 1;        // of the whole op, a multiple of channel_vectors and slice_vectors
+  int slice_vectors = 1;  // == vectors: not sliced
+  int strip_rows = 1;     // == view.h: not stripped
+  bool inside = false;    // producer (or copied input) is computed per slice and strip, not before
+  bool folded = false;    // has no loops of its own
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.
   int pad = 0, padded_h = 0, padded_w = 0;
@@ -36,8 +57,8 @@ struct OpTile {
   int block() const { return vector * channel_vectors; }
 };
 
-// One per op of the workload; those of inputs mean nothing. Values are taken from the fields that
-// the space has, others are at the default above. The schedule has the space's length.
+// One per op of the workload; those of inputs mean nothing. The schedule has the space's length
+// (checked).
 std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                             const Schedule& schedule);
 

@@ -214,7 +214,11 @@ Status Store::Impl::check_pages(const char* how) {
 }
 
 Status Store::Impl::set_up() {
-  CHANAS_RETURN_IF_ERROR(check_ours());
+  {
+    // One transaction, so that a file is seen before or after another process makes it a store.
+    SQLite::Transaction snapshot(db);
+    CHANAS_RETURN_IF_ERROR(check_ours());
+  }
   CHANAS_RETURN_IF_ERROR(check_pages("quick_check"));
   if (path != kMemory) {
     // Changing the mode takes a lock for which SQLite does not always wait.

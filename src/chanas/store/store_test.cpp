@@ -1,12 +1,15 @@
 #include "chanas/store/store.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "chanas/base/file.h"
@@ -223,37 +226,50 @@ TEST(Store, KeepsTheStateOfRuns) {
 
 // Children that open one new file at the same moment and write to it.
 TEST(Store, ServesSeveralProcesses) {
+  constexpr int kFiles = 20, kProcesses = 6, kRounds = 5;
   TemporaryFolder folder("store");
-  const std::string path = join_path(folder.path(), "a.db");
-  constexpr int kProcesses = 6, kRounds = 25;
   const Workload workload = small_workload(8, 16);
-  std::vector<pid_t> children;
-  for (int child = 0; child < kProcesses; ++child) {
-    const pid_t pid = ::fork();
-    ASSERT_GE(pid, 0);
-    if (pid == 0) {
-      auto store = Store::open(path);
-      if (!store.ok() || !put_small(**store, workload).ok()) ::_exit(1);
-      for (int i = 0; i < kRounds; ++i) {
-        if (!add(**store, small_record(workload, {{child, i}}, 1 + i)).ok()) ::_exit(2);
+  for (int file = 0; file < kFiles; ++file) {
+    const std::string path = join_path(folder.path(), fmt::format("{}.db", file));
+    int gate[2];
+    ASSERT_EQ(::pipe(gate), 0);
+    std::vector<pid_t> children;
+    for (int child = 0; child < kProcesses; ++child) {
+      const pid_t pid = ::fork();
+      ASSERT_GE(pid, 0);
+      if (pid == 0) {
+        ::close(gate[1]);
+        char nothing;
+        if (::read(gate[0], &nothing, 1) != 0) ::_exit(1);  // until the gate is closed
+        const Status status = [&]() -> Status {
+          CHANAS_ASSIGN_OR_RETURN(auto store, Store::open(path));
+          CHANAS_RETURN_IF_ERROR(put_small(*store, workload));
+          for (int i = 0; i < kRounds; ++i) {
+            CHANAS_RETURN_IF_ERROR(add(*store, small_record(workload, {{child, i}}, 1 + i)));
+          }
+          return absl::OkStatus();
+        }();
+        if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+        ::_exit(status.ok() ? 0 : 1);
       }
-      ::_exit(0);
+      children.push_back(pid);
     }
-    children.push_back(pid);
+    ::close(gate[0]);
+    ::close(gate[1]);
+    for (const pid_t pid : children) {
+      int status = 0;
+      ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+      EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    }
+    auto store = open_store(path);
+    const auto records = store->records(workload.fingerprint(), small_key());
+    ASSERT_TRUE(records.ok());
+    std::set<Schedule> seen;
+    for (const Record& record : *records) seen.insert(record.schedule);
+    EXPECT_EQ(seen.size(), size_t{kProcesses * kRounds});
+    EXPECT_EQ(records->size(), seen.size());
+    EXPECT_TRUE(store->check().ok());
   }
-  for (const pid_t pid : children) {
-    int status = 0;
-    ASSERT_EQ(::waitpid(pid, &status, 0), pid);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  }
-  auto store = open_store(path);
-  const auto records = store->records(workload.fingerprint(), small_key());
-  ASSERT_TRUE(records.ok());
-  std::set<Schedule> seen;
-  for (const Record& record : *records) seen.insert(record.schedule);
-  EXPECT_EQ(seen.size(), size_t{kProcesses * kRounds});
-  EXPECT_EQ(records->size(), seen.size());
-  EXPECT_TRUE(store->check().ok());
 }
 
 // A writer killed at random moments: what it was told to be stored is stored, and half a

@@ -11,9 +11,12 @@
 #include "chanas/graph/interpreter.h"
 #include "chanas/supernet/functions.h"
 #include "chanas/supernet/supernet.h"
+#include "chanas/supernet/testing.h"
 
 namespace chanas {
 namespace {
+
+using testing_supernet::random_batch;
 
 ArchSpace test_space() {
   auto space = parse_space(R"(
@@ -34,17 +37,6 @@ ArchSpace test_space() {
                            "test_space");
   CHANAS_CHECK(space.ok()) << space.status();
   return *space;
-}
-
-Batch random_batch(int n, int resolution, int classes, uint64_t seed) {
-  Batch batch{n, resolution, {}, {}};
-  Rng rng(seed);
-  for (int i = 0; i < n * resolution * resolution * 3; ++i) {
-    batch.images.push_back(static_cast<float>(rng.normal()));
-  }
-  for (int i = 0; i < n; ++i)
-    batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(classes))));
-  return batch;
 }
 
 // Away from the initial values, where scales are zero and matrices identity.

@@ -243,6 +243,7 @@ class Trainer {
       first_step_seconds_ = seconds();
     }
     const StepLoss loss = gradient(state_.step);
+    if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
     double square = 0;
     for (const float g : supernet_.gradients()) square += double{g} * double{g};
     const double norm = std::sqrt(square);

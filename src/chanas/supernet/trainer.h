@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "chanas/data/dataset.h"
@@ -16,6 +17,8 @@ namespace chanas {
 struct TrainHooks {
   std::function<void(const TrainProgress&)> progress;
   std::function<void(const std::string&)> warn;
+  // Sees each step's gradient before it is used; tests damage it.
+  std::function<void(int64_t step, std::span<float> gradient)> on_gradient;
   // When the time budget started to run.
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };

@@ -61,7 +61,7 @@ StatusOr<TableRow> make_row(const Store& store, const RecordKey& key, const Elem
       row.oldest_s = oldest_s;
       row.workloads = std::move(workloads);
     }
-    if (row.default_cut.empty() || default_us < row.default_us) {
+    if (row.default_cut.empty()) {
       row.default_cut = cut.name;
       row.default_us = default_us;
       row.default_choice = std::move(untuned);

@@ -17,8 +17,8 @@ struct TableRow {
   ElementChoice choice;     // best cut, best schedules
   double latency_us = 0;    // sum over the groups of the best cut
   int stages = 0;           // groups of that cut
-  std::string default_cut;  // cut with the smallest sum of default-schedule latencies
-  double default_us = 0;    // that sum; where a default schedule fails, its best one stands in
+  std::string default_cut;  // the untuned way: the first cut ("unfused") under default schedules
+  double default_us = 0;    // its sum; where a default schedule fails, its best one stands in
   ElementChoice default_choice;
   int trials = 0;        // of all workloads of all cuts
   int64_t oldest_s = 0;  // Unix time of the oldest record behind the row

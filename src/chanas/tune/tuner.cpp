@@ -92,7 +92,11 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     added.weight = task.weight;
     added.history = History(records);
   }
+  // An earlier run that failed throughout says something about the machine as it was then (no
+  // compiler, no memory), not about the schedules: they get another chance.
+  const bool start_again = fruitless() > 0;
   for (Task& task : tasks_) {
+    if (start_again) task.history = History();
     if (task.valid()) task.gain = expected_gain(task.history, task.weight);
   }
   return absl::OkStatus();

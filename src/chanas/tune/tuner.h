@@ -37,7 +37,13 @@ struct TuneProgress {
 // Measures what the store does not hold yet: repeating a call with the same options measures
 // nothing, and after a kill it continues. The proposals of a workload are a function of the seed,
 // the workload and its recorded measurements alone, so a search replays from its records.
-// kCancelled (all finished trials are stored), kUnavailable, or a store error.
+// Failed trials are not repeated either, unless nothing at all ever worked.
+//
+// A workload whose default fails gets up to 16 other schedules until one works; if none does, a
+// warning names it, and only the cuts that need it are lost (LatencyTable::build).
+// kFailedPrecondition when no schedule of any workload works (the message holds the last failure),
+// kCancelled (all finished trials are stored), kUnavailable (device lost: repeat later),
+// kInvalidArgument (trials < 1), or a store error.
 Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
             const MeasurePlan& plan, const TuneOptions& options,
             const std::function<void(const TuneProgress&)>& progress);

@@ -255,6 +255,13 @@ TEST_F(TunerTest, GivesUpWhenNothingWorks) {
   EXPECT_THAT(std::string(message(status)), HasSubstr("crash: scripted"));
   EXPECT_THAT(std::string(message(status)), HasSubstr("chanas doctor"));
   EXPECT_LT(runner->measured, 100);
+  // After the machine was mended, the same command works.
+  script.error = [](const Candidate&) { return TrialError::kNone; };
+  progress = {};
+  EXPECT_TRUE(run(*runner, {.trials = 1}).ok());
+  EXPECT_EQ(progress.failures, 0);
+  EXPECT_EQ(progress.workloads_done, progress.workloads);
+  script.error = [](const Candidate&) { return TrialError::kCrash; };
   // One workload alone is tried its 16 times.
   store = *Store::open(":memory:");
   progress = {};
@@ -277,7 +284,10 @@ TEST_F(TunerTest, ReplacesADefaultThatFails) {
       LatencyTable::build(*store, testing_key(), simulated_target(), space_elements(tiny_space()));
   ASSERT_TRUE(table.ok()) << table.status();
   for (const auto& [key, row] : table->rows()) {
-    EXPECT_DOUBLE_EQ(row.latency_us, row.default_us) << key;  // stands in
+    // What replaced the failed defaults stands in for them in the first cut.
+    EXPECT_GT(row.default_us, 0) << key;
+    EXPECT_LE(row.latency_us, row.default_us) << key;
+    EXPECT_FALSE(row.default_choice.schedules.empty()) << key;
   }
 }
 

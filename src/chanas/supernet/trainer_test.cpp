@@ -1,0 +1,312 @@
+// The trainer: plan, optimiser, resume to the same bits, damaged checkpoints, rollback; and the
+// accuracy that batch normalisation gets from recalibration.
+
+#include "chanas/supernet/trainer.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "chanas/base/cancellation.h"
+#include "chanas/base/file.h"
+#include "chanas/base/fingerprint.h"
+#include "chanas/supernet/evaluate.h"
+#include "chanas/supernet/testing.h"
+
+namespace chanas {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing_supernet::colour_images;
+using testing_supernet::tiny_space;
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    config_.epochs = 3;
+    config_.batch_size = 16;
+    config_.checkpoint_every_s = 1e6;
+  }
+  ~TrainerTest() override { reset_cancellation(); }
+
+  std::string folder(const std::string& name) { return join_path(folder_.path(), name); }
+
+  // Stops after `stop_after` steps of this attempt, as Ctrl-C would; < 0: never.
+  StatusOr<TrainResult> run(const std::string& name, int64_t stop_after = -1) {
+    reset_cancellation();
+    TrainHooks hooks;
+    int64_t steps = 0;
+    hooks.warn = [this](const std::string& text) { warnings_.push_back(text); };
+    hooks.on_gradient = [&](int64_t step, std::span<float> gradient) {
+      if (on_gradient_) on_gradient_(step, gradient);
+      if (++steps == stop_after) request_cancellation();
+    };
+    return train(space_, dataset_, config_, folder(name), hooks);
+  }
+  TrainResult completed(const std::string& name) {
+    auto result = run(name);
+    CHANAS_CHECK(result.ok()) << result.status();
+    return *result;
+  }
+
+  // Newest first.
+  std::vector<std::string> weight_files(const std::string& name) {
+    std::vector<std::string> files;
+    for (const auto& entry : std::filesystem::directory_iterator(folder(name))) {
+      if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+    }
+    std::sort(files.rbegin(), files.rend());
+    return files;
+  }
+  std::string weights(const std::string& name) { return *sha256_file(weight_files(name).front()); }
+
+  void expect_refused(const std::string& name, absl::StatusCode code, const std::string& text) {
+    auto result = run(name);
+    EXPECT_EQ(result.status().code(), code) << result.status();
+    EXPECT_THAT(std::string(message(result.status())), HasSubstr(text));
+  }
+
+  TemporaryFolder folder_{"trainer"};
+  ArchSpace space_ = tiny_space();
+  Dataset dataset_ = colour_images(3, 240);
+  TrainConfig config_;
+  std::vector<std::string> warnings_;
+  std::function<void(int64_t, std::span<float>)> on_gradient_;
+};
+
+TEST_F(TrainerTest, LearnsAndTellsHow) {
+  config_.epochs = 12;
+  const TrainResult result = completed("a");
+  EXPECT_EQ(result.steps, std::llround(12 * dataset_.part(Part::kTrain).size() / 16.0));
+  EXPECT_FALSE(result.continued);
+  EXPECT_GT(result.accuracy_largest, 0.8);
+  EXPECT_GT(result.accuracy_smallest, 0.6);
+  EXPECT_NEAR(static_cast<double>(result.history.size()), 100, 2);
+  EXPECT_LT(result.history.back().loss, result.history.front().loss);
+  EXPECT_EQ(result.history.back().step, result.steps);
+  int with_accuracy = 0;
+  for (const TrainProgress& point : result.history) with_accuracy += point.accuracy_largest >= 0;
+  EXPECT_EQ(with_accuracy, 5);
+  EXPECT_EQ(weight_files("a").size(), size_t{1});
+  // Again: nothing to do.
+  const TrainResult again = completed("a");
+  EXPECT_EQ(again.steps, result.steps);
+  EXPECT_EQ(again.accuracy_largest, result.accuracy_largest);
+}
+
+TEST_F(TrainerTest, SameSeedSameBits) {
+  completed("a");
+  completed("b");
+  EXPECT_EQ(weights("a"), weights("b"));
+  config_.seed = 2;
+  completed("c");
+  EXPECT_NE(weights("a"), weights("c"));
+}
+
+TEST_F(TrainerTest, ContinuesToTheSameBits) {
+  for (const std::string loss : {"plain", "gap"}) {
+    config_.loss = loss;
+    const TrainResult undisturbed = completed(loss);
+    for (const int64_t stop : {1, 4, 7}) {
+      const std::string name = loss + std::to_string(stop);
+      int attempts = 0;
+      StatusOr<TrainResult> result = absl::CancelledError("");
+      while (absl::IsCancelled(result.status())) {
+        result = run(name, stop);
+        ASSERT_LT(++attempts, 60);
+      }
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_GT(attempts, 3);
+      EXPECT_TRUE(result->continued);
+      EXPECT_EQ(weights(name), weights(loss)) << name;
+      EXPECT_EQ(result->accuracy_largest, undisturbed.accuracy_largest);
+      EXPECT_EQ(result->mean_gap, undisturbed.mean_gap);
+      ASSERT_EQ(result->history.size(), undisturbed.history.size());
+      for (size_t i = 0; i < result->history.size(); ++i) {
+        EXPECT_EQ(result->history[i].loss, undisturbed.history[i].loss);
+      }
+    }
+  }
+}
+
+TEST_F(TrainerTest, KeepsTheLastTwoCheckpoints) {
+  config_.checkpoint_every_s = 0;
+  completed("a");
+  EXPECT_EQ(weight_files("a").size(), size_t{2});
+}
+
+TEST_F(TrainerTest, FallsBackToTheCheckpointBefore) {
+  completed("undisturbed");
+  config_.checkpoint_every_s = 0;
+  ASSERT_TRUE(absl::IsCancelled(run("a", 10).status()));
+  const std::vector<std::string> files = weight_files("a");
+  ASSERT_EQ(files.size(), size_t{2});
+  const std::string bytes = *read_file(files[0]);
+  ASSERT_TRUE(write_file_atomic(files[0], bytes.substr(0, bytes.size() - 100)).ok());
+  completed("a");
+  EXPECT_THAT(warnings_, Contains(HasSubstr("going on from the one before")));
+  EXPECT_THAT(warnings_, Contains(HasSubstr(files[0])));
+  EXPECT_EQ(weights("a"), weights("undisturbed"));
+
+  // The state file torn, too; and a kill's remains lie about.
+  ASSERT_TRUE(absl::IsCancelled(run("b", 10).status()));
+  const std::string newest = weight_files("b")[0];
+  const std::string json = std::filesystem::path(newest).replace_extension(".json").string();
+  ASSERT_TRUE(write_file_atomic(json, read_file(json)->substr(0, 200)).ok());
+  ASSERT_TRUE(write_file_atomic(newest + ".tmp.1.1", "torn").ok());
+  completed("b");
+  EXPECT_EQ(weights("b"), weights("undisturbed"));
+  EXPECT_FALSE(file_exists(newest + ".tmp.1.1"));
+
+  // None left.
+  for (const std::string& file : weight_files("b")) {
+    ASSERT_TRUE(write_file_atomic(file, "no weights").ok());
+  }
+  expect_refused("b", absl::StatusCode::kDataLoss, "no checkpoint");
+}
+
+TEST_F(TrainerTest, RefusesTheCheckpointsOfAnotherTraining) {
+  ASSERT_TRUE(absl::IsCancelled(run("a", 3).status()));
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  config_.learning_rate = 0.05;
+  expect_refused("a", invalid, "learning_rate is 0.1, now it is 0.05");
+  config_.learning_rate = 0.1;
+  dataset_ = colour_images(3, 240, 2);
+  expect_refused("a", invalid, "images");
+  dataset_ = colour_images(3, 240);
+  space_.blocks[0].channels = 16;
+  expect_refused("a", invalid, "space");
+  space_ = tiny_space();
+  const std::string newest = weight_files("a")[0];
+  const std::string json = std::filesystem::path(newest).replace_extension(".json").string();
+  Json state = *read_json(json);
+  state["version"] = 99;
+  ASSERT_TRUE(write_json(json, state).ok());
+  expect_refused("a", invalid, "version 99");
+}
+
+TEST_F(TrainerTest, RefusesBadSettings) {
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  config_.loss = "gapp";
+  expect_refused("a", invalid, "expected plain or gap");
+  config_.loss = "plain";
+  config_.augment = "strong";
+  expect_refused("a", invalid, "expected none, light or crop");
+  config_.augment = "light";
+  config_.batch_size = 1;
+  expect_refused("a", invalid, "batch_size");
+  config_.batch_size = 16;
+  dataset_ = colour_images(4, 240);
+  expect_refused("a", invalid, "3 classes, the images have 4");
+}
+
+TEST_F(TrainerTest, OneTrainingPerFolder) {
+  ASSERT_TRUE(make_folder(folder("a")).ok());
+  const int file = ::open(join_path(folder("a"), "lock").c_str(), O_RDWR | O_CREAT, 0666);
+  ASSERT_EQ(::flock(file, LOCK_EX), 0);
+  expect_refused("a", absl::StatusCode::kAborted, "another training");
+  ::close(file);
+  EXPECT_TRUE(run("a").ok());
+}
+
+TEST_F(TrainerTest, RollsBackFromALossThatIsNotFinite) {
+  config_.checkpoint_every_s = 0;
+  int poisoned = 0;
+  on_gradient_ = [&](int64_t step, std::span<float> gradient) {
+    if (step == 6 && poisoned++ < 2) gradient[5] = std::numeric_limits<float>::quiet_NaN();
+  };
+  const TrainResult result = completed("a");
+  EXPECT_EQ(result.rollbacks, 2);
+  EXPECT_THAT(warnings_, Contains(HasSubstr("half the learning rate")));
+  EXPECT_TRUE(std::isfinite(result.history.back().loss));
+  EXPECT_GT(result.accuracy_largest, 0.3);
+
+  on_gradient_ = [](int64_t step, std::span<float> gradient) {
+    if (step == 6) gradient[0] = std::numeric_limits<float>::infinity();
+  };
+  expect_refused("b", absl::StatusCode::kInternal, "lower learning_rate");
+}
+
+TEST_F(TrainerTest, PlansByTime) {
+  config_.epochs = 0;
+  config_.budget_s = 6;
+  const auto start = std::chrono::steady_clock::now();
+  const TrainResult result = completed("a");
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  // Loose: other programs may take the cores away in the middle.
+  EXPECT_LT(seconds, 4 * config_.budget_s);
+  EXPECT_GE(result.steps, 10);
+  // What was planned is kept, whatever the speed after a continuation.
+  config_.budget_s = 5;
+  ASSERT_TRUE(absl::IsCancelled(run("b", 12).status()));
+  Json state = *read_json(
+      std::filesystem::path(weight_files("b")[0]).replace_extension(".json").string());
+  EXPECT_GE(state["state"]["steps"].get<int64_t>(), 10);
+}
+
+TEST(RateTest, WarmsUpAndDecays) {
+  EXPECT_EQ(rate_at(0, 0.1), 0);
+  EXPECT_NEAR(rate_at(0.05, 0.1), 0.5, 1e-12);
+  EXPECT_NEAR(rate_at(0.1, 0.1), 1, 1e-12);
+  EXPECT_NEAR(rate_at(0.55, 0.1), 0.5, 1e-12);
+  EXPECT_NEAR(rate_at(1, 0.1), 0, 1e-12);
+  EXPECT_EQ(rate_at(0, 0), 1);
+}
+
+// networks.md, check 23, on networks that share the weights of a short training.
+TEST_F(TrainerTest, RecalibrationBeatsStaleStatistics) {
+  config_.epochs = 12;
+  completed("a");
+  auto supernet = load_supernet(space_, dataset_, folder("a"), [](const std::string&) {});
+  ASSERT_TRUE(supernet.ok()) << supernet.status();
+  Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
+  double fresh_sum = 0, stale_sum = 0;
+  Rng rng(3);
+  const int count = 6;
+  for (int i = 0; i < count; ++i) {
+    const Arch arch = sample(space_, {16, i % 2 == 0 ? 1.0 : 1.3}, rng);
+    Subnet large = supernet->subnet(largest(space_, {16, 1.3}));
+    evaluator.recalibrate(large);
+    const Parameters of_large = large.parameters();
+    Subnet subnet = supernet->subnet(arch);
+    evaluator.recalibrate(subnet);
+    Parameters stale = subnet.parameters();
+    // Statistics of the largest network, leading channels; its units are this one's superset.
+    const auto slot_name = [&](const std::string& name) {
+      if (!name.starts_with("units.")) return name;
+      const size_t dot = name.find('.', 6);
+      const int unit = std::stoi(name.substr(6, dot - 6));
+      int slot = unit;
+      if (unit > 0) {
+        slot = unit <= arch.depth[0] ? unit : 1 + space_.max_depth() + (unit - 1 - arch.depth[0]);
+      }
+      return "units." + std::to_string(slot) + name.substr(dot);
+    };
+    for (auto& [name, tensor] : stale.items) {
+      if (!name.ends_with(".running_mean") && !name.ends_with(".running_var")) continue;
+      const Tensor* from = of_large.find(slot_name(name));
+      ASSERT_NE(from, nullptr) << name;
+      std::copy_n(from->data.begin(), tensor.data.size(), tensor.data.begin());
+    }
+    const double fresh = evaluator.accuracy(subnet);
+    const double old = evaluator.accuracy(Subnet(subnet.network(), stale));
+    EXPECT_GE(fresh, old - 0.05) << arch_id(space_, arch);
+    fresh_sum += fresh / count;
+    stale_sum += old / count;
+  }
+  EXPECT_GT(fresh_sum, stale_sum);
+  RecordProperty("recalibrated", std::to_string(fresh_sum));
+  RecordProperty("stale", std::to_string(stale_sum));
+}
+
+}  // namespace
+}  // namespace chanas
