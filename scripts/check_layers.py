@@ -27,7 +27,6 @@ OWNERS = {
     "turbojpeg": {"data"},
     "png.h": {"data"},
     "archive": {"data"},
-    "Eigen": {"predict", "tune"},
     "openssl": {"base"},
     "CLI": {"cli"},
 }

@@ -47,7 +47,8 @@ class DatasetTest : public testing::Test {
   StatusOr<Dataset> load(const std::string& source) {
     DataConfig config = config_;
     config.source = source;
-    return load_dataset(config, 8, 2, [this](const std::string& text) { warnings_.push_back(text); });
+    return load_dataset(config, 8, 2,
+                        [this](const std::string& text) { warnings_.push_back(text); });
   }
   Dataset loaded(const std::string& source) {
     auto dataset = load(source);

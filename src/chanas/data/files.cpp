@@ -76,9 +76,18 @@ Status visit_archive(const std::string& source,
     const char* text = archive_error_string(reader.get());
     return std::string(text == nullptr ? "unknown error" : text);
   };
+  const auto unreadable = [&](bool read_before) -> Status {
+    const std::string why = reason();
+    // A small archive that was cut short shows it before its first file.
+    if (!read_before && why.find("truncated") == std::string::npos) {
+      return absl::InvalidArgumentError(fmt::format(
+          "{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}", source, why));
+    }
+    return absl::DataLossError(
+        fmt::format("archive {} is damaged or cut short ({}); fetch it again", source, why));
+  };
   if (archive_read_open_filename(reader.get(), source.c_str(), 1 << 18) != ARCHIVE_OK) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}", source, reason()));
+    return unreadable(false);
   }
   bool any = false;
   for (;;) {
@@ -87,14 +96,7 @@ Status visit_archive(const std::string& source,
     const int result = archive_read_next_header(reader.get(), &entry);
     if (result == ARCHIVE_EOF) break;
     if (result < ARCHIVE_WARN) {
-      // A small archive that was cut short shows it before its first file.
-      if (!any && reason().find("truncated") == std::string::npos) {
-        return absl::InvalidArgumentError(
-            fmt::format("{} is neither a folder nor an archive (.tar, .tar.gz, .zip, ...): {}",
-                        source, reason()));
-      }
-      return absl::DataLossError(
-          fmt::format("archive {} is damaged or cut short ({}); fetch it again", source, reason()));
+      return unreadable(any);
     }
     any = true;
     const char* name = archive_entry_pathname(entry);

@@ -135,7 +135,8 @@ std::string encode_png16(int width, int height, const std::vector<uint16_t>& sam
   png_write_info(png, info);
   png_set_swap(png);
   for (int y = 0; y < height; ++y) {
-    png_write_row(png, reinterpret_cast<png_const_bytep>(&samples[static_cast<size_t>(y * width * 3)]));
+    png_write_row(png,
+                  reinterpret_cast<png_const_bytep>(&samples[static_cast<size_t>(y * width * 3)]));
   }
   png_write_end(png, nullptr);
   png_destroy_write_struct(&png, &info);

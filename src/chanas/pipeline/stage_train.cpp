@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "chanas/base/log.h"
@@ -34,13 +35,14 @@ Status run_train_stage(StageContext& context, Json& output) {
   train.augment = config.augment;
   train.seed = config.seed;
 
-  Progress progress("steps", 1.0);
+  Progress progress("training, %", 100);
   StatusOr<TrainResult> result =
       train_supernet(space, context.data(), train, context.supernet(), [&](const TrainProgress& p) {
         if (context.options.quiet || p.steps == 0) return;
-        progress.update(static_cast<double>(p.step) / static_cast<double>(p.steps),
-                        fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s", p.epoch, p.loss,
-                                    p.images_per_s));
+        progress.update(
+            std::floor(100.0 * static_cast<double>(p.step) / static_cast<double>(p.steps)),
+            fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s", p.epoch, p.loss,
+                        p.images_per_s));
       });
   CHANAS_RETURN_IF_ERROR(result.status());
   Json history = Json::array();

@@ -118,11 +118,11 @@ TEST_F(ClientTest, WholeRoad) {
   for (size_t i = 0; i < 4; ++i) {
     const auto begin = input->data.begin() + static_cast<std::ptrdiff_t>(i * image);
     const std::vector<float> output =
-        interpret(graph, weights->parameters,
-                  {{begin, begin + static_cast<std::ptrdiff_t>(image)}})
+        interpret(graph, weights->parameters, {{begin, begin + static_cast<std::ptrdiff_t>(image)}})
             .back();
-    const std::vector<float> expected(logits->data.begin() + static_cast<std::ptrdiff_t>(10 * i),
-                                      logits->data.begin() + static_cast<std::ptrdiff_t>(10 * i + 10));
+    const std::vector<float> expected(
+        logits->data.begin() + static_cast<std::ptrdiff_t>(10 * i),
+        logits->data.begin() + static_cast<std::ptrdiff_t>(10 * i + 10));
     EXPECT_LT(max_relative_error(output, expected), 1e-5);
   }
 

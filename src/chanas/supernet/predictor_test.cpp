@@ -26,7 +26,8 @@ std::vector<PredictorSample> samples_of(const ArchSpace& space, int count, doubl
     for (size_t b = 0; b < s.arch.depth.size(); ++b) {
       s.accuracy += 0.02 * s.arch.depth[b];
       for (int u = 0; u < s.arch.depth[b]; ++u) {
-        const UnitGene& gene = s.arch.units[b * static_cast<size_t>(space.max_depth()) + static_cast<size_t>(u)];
+        const UnitGene& gene =
+            s.arch.units[b * static_cast<size_t>(space.max_depth()) + static_cast<size_t>(u)];
         s.accuracy += 0.004 * gene.expand + 0.002 * gene.kernel;
       }
     }

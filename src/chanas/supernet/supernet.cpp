@@ -51,7 +51,8 @@ class Forward {
   // multiplies the classifier's input.
   Variable operator()(const Variable& stem_patches, int64_t n, const Variable& keep) const {
     const int64_t h = strided(network_.resolution, network_.stem.stride);
-    const Variable weight = at("stem.conv.weight").permute({0, 2, 3, 1}).reshape({at("stem.conv.weight").size(0), -1});
+    const Variable weight =
+        at("stem.conv.weight").permute({0, 2, 3, 1}).reshape({at("stem.conv.weight").size(0), -1});
     Variable x = at::linear(stem_patches, weight).view({n, h, h, weight.size(0)});
     x = norm(x, "stem.bn", network_.stem.act, {});
     for (size_t i = 0; i < network_.units.size(); ++i) x = unit(x, i);
@@ -83,7 +84,7 @@ class Forward {
   }
 
   Variable norm(const Variable& x, const std::string& name, Activation act,
-              const Variable& residual) const {
+                const Variable& residual) const {
     const Variable &weight = at(name + ".weight"), &bias = at(name + ".bias");
     if (statistics_ == Statistics::kGiven) {
       return fixed_norm(x, weight, bias, at(name + ".running_mean"), at(name + ".running_var"),
@@ -235,7 +236,7 @@ void Supernet::Impl::initialise(uint64_t seed) {
 
 // Depthwise window [c, 1, k, k] by the chain of transformations.
 Variable Supernet::Impl::cut_window(const std::string& name,
-                                  const std::vector<int64_t>& shape) const {
+                                    const std::vector<int64_t>& shape) const {
   Variable w = leaves.at(name).narrow(0, 0, shape[0]);
   // The first unit has one window, the elastic ones those of the space.
   for (auto to = space.kernels.rbegin(); to != space.kernels.rend(); ++to) {
@@ -269,8 +270,8 @@ Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
     std::string from = name;
     if (name.starts_with("units.")) {
       const size_t dot = name.find('.', 6);
-      from = fmt::format("units.{}{}", slots[std::stoul(name.substr(6, dot - 6))],
-                         name.substr(dot));
+      from =
+          fmt::format("units.{}{}", slots[std::stoul(name.substr(6, dot - 6))], name.substr(dot));
     }
     if (is_depthwise(name)) {
       tensors[name] = cut_window(from, shape);
@@ -331,7 +332,8 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
   const Variable patches = stem_patches(networks[0], batch);
-  const Variable gap_patches = gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch);
+  const Variable gap_patches =
+      gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch);
   Variable target = smooth_targets(batch.labels, classes, options.label_smoothing), gap_target;
   if (gap_batch != nullptr) {
     gap_target = smooth_targets(gap_batch->labels, classes, options.label_smoothing);
@@ -375,8 +377,8 @@ std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch) 
   const at::NoGradGuard no_gradients;
   const Network network = to_network(impl_->space, arch);
   const Tensors tensors = impl_->cut(arch, network);
-  return to_vector(Forward(network, tensors, Statistics::kBatch)(stem_patches(network, batch),
-                                                                batch.n, {}));
+  return to_vector(
+      Forward(network, tensors, Statistics::kBatch)(stem_patches(network, batch), batch.n, {}));
 }
 
 // --- Subnet -------------------------------------------------------------------------------------

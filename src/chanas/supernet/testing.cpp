@@ -22,7 +22,8 @@ ArchSpace tiny_space() {
       { channels = 16, stride = 2, se = true, act = "hswish" },
     ]
     head = { channels = 24, mix = 32, act = "hswish", dropout = 0.1 }
-  )", "tiny");
+  )",
+                           "tiny");
   CHANAS_CHECK(space.ok()) << space.status();
   return *space;
 }

@@ -248,8 +248,8 @@ TEST_F(TrainerTest, PlansByTime) {
   // What was planned is kept, whatever the speed after a continuation.
   config_.budget_s = 5;
   ASSERT_TRUE(absl::IsCancelled(run("b", 12).status()));
-  Json state = *read_json(
-      std::filesystem::path(weight_files("b")[0]).replace_extension(".json").string());
+  Json state =
+      *read_json(std::filesystem::path(weight_files("b")[0]).replace_extension(".json").string());
   EXPECT_GE(state["state"]["steps"].get<int64_t>(), 10);
 }
 

@@ -1,0 +1,55 @@
+#pragma once
+// What the kernels share: vectors of 16 floats, and functions built once per instruction set. Only
+// for kernels*.cpp, which are compiled with the options these need.
+
+#include <cstdint>
+#include <cstring>
+
+// One build of a function for every instruction set; the loader picks. OpenMP's outlined functions
+// are not cloned, so a parallel loop calls a function of this kind.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CHANAS_CLONES \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), flatten))
+#else
+#define CHANAS_CLONES
+#endif
+#define CHANAS_INLINE inline __attribute__((always_inline))
+
+namespace chanas {
+
+inline constexpr int kLanes = 16;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
+
+// Sums are taken over this many groups and then over groups in order, so that they do not depend on
+// the number of threads.
+inline constexpr int kGroups = 16;
+
+CHANAS_INLINE Lanes load(const float* from) {
+  Lanes v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+CHANAS_INLINE void store(float* to, Lanes v) { std::memcpy(to, &v, sizeof v); }
+
+// The first `lanes` only; the others are 0. Channel counts are multiples of 8: those are quick.
+CHANAS_INLINE Lanes load(const float* from, int lanes) {
+  if (lanes == kLanes) return load(from);
+  Lanes v = {};
+  if (lanes == kLanes / 2) {
+    std::memcpy(&v, from, sizeof v / 2);
+  } else {
+    std::memcpy(&v, from, static_cast<size_t>(lanes) * sizeof(float));
+  }
+  return v;
+}
+CHANAS_INLINE void store(float* to, Lanes v, int lanes) {
+  if (lanes == kLanes) {
+    store(to, v);
+  } else if (lanes == kLanes / 2) {
+    std::memcpy(to, &v, sizeof v / 2);
+  } else {
+    std::memcpy(to, &v, static_cast<size_t>(lanes) * sizeof(float));
+  }
+}
+
+}  // namespace chanas
