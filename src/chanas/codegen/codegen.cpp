@@ -8,6 +8,7 @@
 
 #include "chanas/base/file.h"
 #include "chanas/codegen/lowering.h"
+#include "chanas/codegen/prefetch.h"
 #include "chanas/runtime/runtime.h"
 
 namespace chanas {
@@ -51,6 +52,13 @@ Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
     target =
         target.with_feature(Halide::Target::NoAsserts).with_feature(Halide::Target::NoBoundsQuery);
   return target;
+}
+
+Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
+  Halide::Pipeline pipeline(lowering.output());
+  if (options.prefetch_bytes > 0 && !getenv("NOPF"))
+    pipeline.add_custom_lowering_pass(lowering.prefetch_behind(options.prefetch_bytes).release());
+  return pipeline;
 }
 
 // What a kernel's callbacks need, passed through every call.
@@ -176,21 +184,22 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
     const Lowering lowering(space, schedule);
     Halide::Target target = halide_target(space, options.assertions);
     Halide::Callable callable =
-        Halide::Pipeline(lowering.output()).compile_to_callable(lowering.arguments(), target);
+        pipeline_of(lowering, options).compile_to_callable(lowering.arguments(), target);
     return std::make_unique<HalideKernel>(space, schedule, std::move(callable),
                                           static_cast<chanas_runtime*>(runtime));
   });
 }
 
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const std::string& symbol, const std::string& object_path) {
+                      const CompileOptions& options, const std::string& symbol,
+                      const std::string& object_path) {
   CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
   return guarded(space, [&]() -> Status {
     const Lowering lowering(space, schedule);
-    const Halide::Target target = halide_target(space, false)
+    const Halide::Target target = halide_target(space, options.assertions)
                                       .with_feature(Halide::Target::NoRuntime)
                                       .with_feature(Halide::Target::UserContext);
-    Halide::Pipeline(lowering.output())
+    pipeline_of(lowering, options)
         .compile_to_object(object_path, lowering.arguments(), symbol, target);
     return absl::OkStatus();
   });

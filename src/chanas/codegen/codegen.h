@@ -16,6 +16,9 @@ struct CompileOptions {
   // Bounds, alignment and overflow assertions in the generated code: on for the checked run, off
   // for timing and export.
   bool assertions = false;
+  // What follows the weights in memory and is needed soon after the kernel (Stage::prefetch_bytes):
+  // dense reductions prefetch it, evenly spread over their steps.
+  int64_t prefetch_bytes = 0;
 };
 
 // A kernel compiled in this process. All buffers are dense NHWC float32, 64-byte aligned; weights
@@ -36,13 +39,14 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
                                                  const Schedule& schedule,
                                                  const CompileOptions& options, void* runtime);
 
-// An object file without assertions and without Halide's runtime: needs halide_malloc, halide_free,
+// An object file without Halide's runtime: needs halide_malloc, halide_free,
 // halide_do_par_for and halide_error-family symbols, which chanas/runtime provides; the first
 // argument of `symbol` is the user context (a chanas_runtime instance):
 //   int symbol(void* context, halide_buffer_t* in0, ..., halide_buffer_t* weights, halide_buffer_t*
 //   out)
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const std::string& symbol, const std::string& object_path);
+                      const CompileOptions& options, const std::string& symbol,
+                      const std::string& object_path);
 
 // Loop nest, and source-like dump of the lowered program, for people.
 StatusOr<std::string> dump_loop_nest(const ScheduleSpace& space, const Schedule& schedule);

@@ -11,6 +11,7 @@
 #include <Halide.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,8 @@ class Lowering {
   // The arguments of the compiled function, in order; the output comes behind them.
   std::vector<Halide::Argument> arguments() const;
   Halide::Func output() const { return output_; }
+  // The pass that prefetches `bytes` behind the packed weights (prefetch.h).
+  std::unique_ptr<Halide::Internal::IRMutator> prefetch_behind(int64_t bytes) const;
 
  private:
   const Op& op(int index) const { return space_.workload.graph.ops[index]; }
