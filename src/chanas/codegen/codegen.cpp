@@ -56,7 +56,7 @@ Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
 
 Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
   Halide::Pipeline pipeline(lowering.output());
-  if (options.prefetch_bytes > 0 && !getenv("NOPF"))
+  if (options.prefetch_bytes > 0)
     pipeline.add_custom_lowering_pass(lowering.prefetch_behind(options.prefetch_bytes).release());
   return pipeline;
 }

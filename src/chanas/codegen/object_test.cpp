@@ -76,7 +76,8 @@ TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
   schedule.values[0] = -3;
   EXPECT_EQ(compile_jit(space, schedule, {}, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(compile_object(space, schedule, {}, "f", "f.o").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(compile_object(space, schedule, {}, "f", "f.o").code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(dump_lowered(space, schedule).status().code(), absl::StatusCode::kInvalidArgument);
 
   Target wrong = *local_target();

@@ -58,16 +58,14 @@ Stmt PrefetchBehind::mutate(const Stmt& statement) {
 
 Stmt PrefetchBehind::visit(const For* loop) {
   const std::optional<int64_t> extent = as_const_int(loop->extent);
-  if (extent)
-    loops_.push_back({Variable::make(Halide::Int(32), loop->name) - loop->min, *extent});
+  if (extent) loops_.push_back({Variable::make(Halide::Int(32), loop->name) - loop->min, *extent});
   const auto pop = [&] {
     if (extent) loops_.pop_back();
   };
   // "op1_sums.s1.r4$x": the update of the reduction.
   const size_t dot = loop->name.find(".s1.");
-  const bool reduction =
-      dot != std::string::npos && sums_.contains(loop->name.substr(0, dot)) &&
-      is_innermost(loop->body);
+  const bool reduction = dot != std::string::npos && sums_.contains(loop->name.substr(0, dot)) &&
+                         is_innermost(loop->body);
   if (!reduction) {
     Stmt result = IRMutator::visit(loop);
     pop();

@@ -34,7 +34,7 @@ class PrefetchBehind : public Halide::Internal::IRMutator {
   const int64_t begin_, bytes_;
   std::vector<Loop> loops_;
   bool counting_ = false, running_ = false;
-  int64_t steps_ = 0;        // of all reductions
+  int64_t steps_ = 0;         // of all reductions
   int64_t steps_before_ = 0;  // of those that were visited
 };
 
