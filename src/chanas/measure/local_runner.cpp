@@ -122,6 +122,7 @@ class LocalRunner : public Runner {
   Target target_;
   Children children_;
   std::map<int, DriftWatch> watches_;  // by threads
+  bool has_canary_ = true;
 };
 
 // No reply: an interruption is passed on, the rest is a result, at the latest at the last life.
@@ -180,15 +181,21 @@ Status LocalRunner::run(Trial& trial, const MeasurePlan& plan, MeasureResult& re
 }
 
 // The fixed kernel's time in us; 0 when it could not be had, which says nothing about a candidate.
+// One that fails is not tried again: it may take built kernels with it every time.
 StatusOr<double> LocalRunner::canary(const MeasurePlan& plan) {
+  if (!has_canary_) return 0.0;
   KernelChild& kernel = children_[0];
   CHANAS_RETURN_IF_ERROR(kernel.ensure(plan.memory_limit_bytes));
   StatusOr<Json> reply =
       kernel.call("canary", {{"threads", plan.threads}, {"pin", plan.pin}}, plan.run_timeout_s);
   if (reply.status().code() == absl::StatusCode::kCancelled) return reply.status();
-  if (!reply.ok()) return 0.0;
-  const Json us = reply->value("us", Json());
-  return us.is_number() ? us.get<double>() : 0.0;
+  const Json us = reply.ok() ? reply->value("us", Json()) : Json();
+  if (us.is_number() && us.get<double>() > 0) return us.get<double>();
+  has_canary_ = false;
+  log_warning(
+      "the kernel that watches the device's speed fails ({}); measuring goes on without",
+      reply.ok() ? reply->value("message", "no time") : std::string(message(reply.status())));
+  return 0.0;
 }
 
 // Times what is built between two looks at the canary, again while those differ.

@@ -138,8 +138,8 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     check.sample.measured_us = measured->median_us;
     check.p10_us = measured->p10_us;
     check.p90_us = measured->p90_us;
-    CHANAS_CHECK(measured->stage_us.size() == plan.stages.size());
-    for (size_t i = 0; i < plan.stages.size(); ++i) {
+    // A device without a clock inside its runs stamps no stages.
+    for (size_t i = 0; i < measured->stage_us.size(); ++i) {
       const Workload& workload = plan.stages[i].workload;
       check.stages.push_back({workload.fingerprint(), workload.kind(), measured->stage_us[i]});
     }
