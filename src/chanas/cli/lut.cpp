@@ -143,6 +143,8 @@ Status check(Flags flags, const Globals& globals) {
                         term.constant_us);
     real.push_back(n.sample.measured_us);
   }
+  CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
+                          check_kinds(*device.store, device.key, measured));
   Agreement by_row = agreement(rows), plain = agreement(sums, real),
             corrected = agreement(predicted, real);
   int64_t oldest = 0;
@@ -158,6 +160,12 @@ Status check(Flags flags, const Globals& globals) {
                 {"sum", to_json(plain)},     {"networks", to_json(fitted ? corrected : plain)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
+    for (const KindCheck& kind : kinds) {
+      out["kinds"].push_back({{"kind", kind.kind},
+                              {"stages", kind.stages},
+                              {"row_us", kind.row_us},
+                              {"inside_us", kind.inside_us}});
+    }
     print_json(out);
     return absl::OkStatus();
   }
@@ -167,6 +175,17 @@ Status check(Flags flags, const Globals& globals) {
   print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
                "within 5 %", "within 10 %"},
               lines);
+  fmt::print("\n");
+  std::fflush(stdout);
+  std::vector<std::vector<std::string>> kind_lines;
+  for (const KindCheck& kind : kinds) {
+    kind_lines.push_back({kind.kind, std::to_string(kind.stages),
+                          fmt::format("{:.1f}", kind.row_us / kind.stages),
+                          fmt::format("{:.1f}", kind.inside_us / kind.stages),
+                          fmt::format("{:+.1f} %", 100 * (kind.row_us / kind.inside_us - 1))});
+  }
+  print_table({"stages inside the networks", "count", "row us", "inside us", "row against inside"},
+              kind_lines);
   fmt::print("oldest row: {} old\n", age(oldest));
   for (const RowCheck& row : rows) {
     if (!row.failure.empty()) fmt::print("failed: {}: {}\n", row.description, row.failure);

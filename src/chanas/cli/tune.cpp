@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -59,16 +60,23 @@ Status tune_command(const Flags& flags, const Globals& globals) {
   log_info("tuning {} workloads of {} for {}, {} thread(s)", tasks.size(), flags.what,
            device.runner->target().name, device.plan.threads);
   TuneProgress last;
+  const auto start = std::chrono::steady_clock::now();
+  int known = -1;  // trials that the store held
+  double per_minute = 0;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
     CHANAS_RETURN_IF_ERROR(tune(
         *device.runner, *device.store, tasks, device.plan, options, [&](const TuneProgress& p) {
           last = p;
+          if (known < 0) known = p.done;
+          const std::chrono::duration<double, std::ratio<60>> minutes =
+              std::chrono::steady_clock::now() - start;
+          per_minute = (p.done - known) / std::max(minutes.count(), 1e-3);
           if (globals.quiet) return;
           progress.update(
               p.done * static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total),
-              fmt::format("{} of {} trials, {:.2f}x over default, {} failed", p.done, p.total,
-                          p.speedup, p.failures));
+              fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed",
+                          p.done, p.total, per_minute, p.speedup, p.failures));
         }));
   }
   CHANAS_ASSIGN_OR_RETURN(
@@ -83,15 +91,16 @@ Status tune_command(const Flags& flags, const Globals& globals) {
     print_json({{"workloads", tasks.size()},
                 {"trials", last.done},
                 {"failures", last.failures},
+                {"trials_per_minute", per_minute},
                 {"rows", table.rows().size()},
                 {"speedup_over_default", tuned > 0 ? untuned / tuned : 1},
                 {"store", flags.device.store}});
   } else {
     fmt::print(
         "{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, "
-        "{} failed)\n",
+        "{} failed, {:.0f} a minute)\n",
         table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done,
-        last.failures);
+        last.failures, per_minute);
   }
   return absl::OkStatus();
 }

@@ -13,8 +13,9 @@
 namespace chanas {
 
 struct CompileOptions {
-  // Bounds, alignment and overflow assertions in the generated code: on for the checked run, off
-  // for timing and export.
+  // Everything that could go wrong with the schedule is proven by the compiler or asserted by the
+  // generated code. JitKernel::assertions tells how much had to be asserted: with none, which is
+  // the rule, the code is as fast as without and can be timed itself.
   bool assertions = false;
   // What follows the weights in memory and is needed soon after the kernel (Stage::prefetch_bytes):
   // dense reductions prefetch it, evenly spread over their steps.
@@ -31,6 +32,8 @@ class JitKernel {
   // time. Thread rule: one call at a time per kernel and runtime instance.
   virtual int run(const std::vector<const float*>& inputs, const float* weights, float* output,
                   std::string* error) = 0;
+  // Assertions in its code, see CompileOptions.
+  virtual int assertions() const = 0;
 };
 
 // kInvalidArgument: illegal schedule or the compiler refused it (message of the compiler, and a

@@ -80,6 +80,8 @@ class InterpretedKernel : public JitKernel {
     return code;
   }
 
+  int assertions() const override { return 0; }
+
  private:
   ScheduleSpace space_;
   Schedule schedule_;
