@@ -139,25 +139,30 @@ std::vector<MeasureResult> replay(const Lesson& lesson, std::span<const Candidat
   return results;
 }
 
-StatusOr<Recording> read_recording(const std::string& path) {
+StatusOr<std::vector<Lesson>> read_recording(const std::string& path) {
   CHANAS_ASSIGN_OR_RETURN(const std::string data, read_file(path));
   CHANAS_ASSIGN_OR_RETURN(const std::string text, decompress(data, path));
   CHANAS_ASSIGN_OR_RETURN(const Json document, parse_json(text));
+  const int version = document.is_object() ? document.value("schedule_version", 0) : 0;
+  if (version != 0 && version != kScheduleVersion) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: recorded with schedules v{}, this program makes v{}; measure again with: "
+                    "chanas-bench-search measure",
+                    path, version, kScheduleVersion));
+  }
   CHANAS_ASSIGN_OR_RETURN(const auto store, Store::open(":memory:"));
-  const StatusOr<ImportResult> imported = import_rows(*store, document);
-  if (!imported.ok()) return annotate(imported.status(), path);
-  CHANAS_ASSIGN_OR_RETURN(const std::vector<Target> devices, store->devices());
-  Recording recording;
-  recording.target = devices.at(0);
-  CHANAS_ASSIGN_OR_RETURN(recording.lessons, read_lessons(*store, imported->key, recording.target));
-  for (Lesson& lesson : recording.lessons) {
+  if (const auto imported = import_rows(*store, document); !imported.ok()) {
+    return annotate(imported.status(), path);
+  }
+  CHANAS_ASSIGN_OR_RETURN(std::vector<Lesson> lessons, read_lessons(*store));
+  for (Lesson& lesson : lessons) {
     for (size_t f = 0; f < lesson.space.fields.size(); ++f) {
       std::set<int> values;
       for (const Record& record : lesson.records) values.insert(record.schedule.values[f]);
       lesson.space.fields[f].choices.assign(values.begin(), values.end());
     }
   }
-  return recording;
+  return lessons;
 }
 
 Status write_recording(const std::string& path, Store& store, const RecordKey& key) {

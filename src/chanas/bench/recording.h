@@ -10,15 +10,10 @@
 
 namespace chanas {
 
-struct Recording {
-  Target target;
-  // One per workload; the space is cut down to the choices that occur in the records.
-  std::vector<Lesson> lessons;
-};
-
-// kNotFound, kDataLoss (not gzip, or cut short), kInvalidArgument (not a latency table, or of other
-// schedules than this program makes: measure again).
-StatusOr<Recording> read_recording(const std::string& path);
+// One lesson per workload; its space is cut down to the choices that occur in the records.
+// kNotFound, kDataLoss (not gzip, or cut short), kInvalidArgument (not a latency table),
+// kFailedPrecondition (of other schedules than this program makes: measure again).
+StatusOr<std::vector<Lesson>> read_recording(const std::string& path);
 // Every record that the store holds under the key.
 Status write_recording(const std::string& path, Store& store, const RecordKey& key);
 

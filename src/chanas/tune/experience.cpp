@@ -15,7 +15,7 @@ std::string name_of(const ScheduleSpace& space) {
 }  // namespace
 
 Sample make_sample(const ScheduleSpace& space, const Schedule& schedule) {
-  return {.choices = choice_values(space, schedule), .derived = derived_features(space, schedule)};
+  return {.features = schedule_features(space, schedule)};
 }
 
 Sample make_sample(const ScheduleSpace& space, const Trial& trial) {

@@ -12,8 +12,7 @@ namespace chanas::internal {
 
 // A schedule in numbers, and what it took.
 struct Sample {
-  std::vector<int> choices;     // choice_values
-  std::vector<double> derived;  // derived_features
+  ScheduleFeatures features;
   bool ok = false;
   double value = 0;  // log(latency / roofline); 0 after a failure
 };

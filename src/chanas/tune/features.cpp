@@ -158,17 +158,6 @@ double roofline_us(const Workload& workload, const Target& target, int threads) 
   return (0.1 + std::max(compute, memory)) / speedup(threads);
 }
 
-std::vector<int> choice_values(const ScheduleSpace& space, const Schedule& schedule) {
-  const std::vector<OpRole> roles = op_roles(space.workload);
-  const std::vector<OpTile> tiles = resolve(space, roles, schedule);
-  std::vector<int> values;
-  for (size_t i = 0; i < tiles.size(); ++i) {
-    if (space.workload.graph.ops[i].kind == OpKind::kInput) continue;
-    for (const ChoiceKind& kind : choice_kinds()) values.push_back(tiles[i].*kind.value);
-  }
-  return values;
-}
-
 std::vector<int> field_slots(const ScheduleSpace& space) {
   const std::vector<int> rank = ranks(space.workload.graph);
   const auto kinds = choice_kinds();
@@ -193,23 +182,26 @@ std::vector<ChoiceType> choice_types(const ScheduleSpace& space) {
   return types;
 }
 
-std::vector<double> derived_features(const ScheduleSpace& space, const Schedule& schedule) {
+ScheduleFeatures schedule_features(const ScheduleSpace& space, const Schedule& schedule) {
   const Analysis a = analyse(space, schedule);
   const Graph& graph = space.workload.graph;
-  std::vector<double> features;
+  ScheduleFeatures features;
   double grain = 1;
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     if (graph.ops[i].kind == OpKind::kInput) continue;
+    for (const ChoiceKind& kind : choice_kinds()) {
+      features.choices.push_back(a.tiles[i].*kind.value);
+    }
     const double width =
         std::max(1.0, static_cast<double>(a.tiles[i].vector) / space.target.vector_floats);
-    features.push_back(std::log2(a.registers[i].product * width));
-    features.push_back(4 * std::log2(a.registers[i].waste));
+    features.derived.push_back(std::log2(a.registers[i].product * width));
+    features.derived.push_back(4 * std::log2(a.registers[i].waste));
     grain = a.registers[i].blocks;
   }
-  features.push_back(
+  features.derived.push_back(
       0.5 * std::log2(working_set_bytes(graph, a) / static_cast<double>(space.target.l1_bytes)));
-  features.push_back(space.threads > 1 ? 0.5 * std::log2(grain / space.threads) : 0);
-  features.push_back(
+  features.derived.push_back(space.threads > 1 ? 0.5 * std::log2(grain / space.threads) : 0);
+  features.derived.push_back(
       2 * std::log2(draft_us(space, a) / roofline_us(space.workload, space.target, space.threads)));
   return features;
 }

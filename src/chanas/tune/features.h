@@ -16,19 +16,23 @@ namespace chanas::internal {
 // more. A scale, not a prediction; the same formula on every device.
 double roofline_us(const Workload& workload, const Target& target, int threads);
 
-// Values of every kind of choice of every op, in the order (op, kind), inputs left out: as many for
-// all workloads of one kind.
-std::vector<int> choice_values(const ScheduleSpace& space, const Schedule& schedule);
-// For each of them whether it is ordinal (split factors, widths, unrolling, levels) or a category;
+struct ScheduleFeatures {
+  // Values of every kind of choice of every op, in the order (op, kind), inputs left out: as many
+  // for all workloads of one kind.
+  std::vector<int> choices;
+  // What they mean together, in octaves: accumulators and waste of each op, working set, parallel
+  // grain, and last the draft score.
+  std::vector<double> derived;
+};
+ScheduleFeatures schedule_features(const ScheduleSpace& space, const Schedule& schedule);
+
+// For each choice whether it is ordinal (split factors, widths, unrolling, levels) or a category;
 // kUnknown where the space does not offer it.
 enum class ChoiceType : int8_t { kUnknown, kOrdinal, kCategory };
 std::vector<ChoiceType> choice_types(const ScheduleSpace& space);
-// Position in choice_values of each field of the space.
+// Position among the choices of each field of the space.
 std::vector<int> field_slots(const ScheduleSpace& space);
 
-// What the fields mean together, in octaves: accumulators and waste of each op, working set,
-// parallel grain, and the draft score.
-std::vector<double> derived_features(const ScheduleSpace& space, const Schedule& schedule);
 // Octaves of size of the workload; as many for all workloads of one kind.
 std::vector<double> shape_features(const Workload& workload);
 

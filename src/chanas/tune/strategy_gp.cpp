@@ -24,7 +24,7 @@ constexpr size_t kOtherPoints = 160;  // of the other workloads of the kind, nea
 constexpr size_t kEnoughOthers = 16;  // valid trials of others that make random starts needless
 constexpr size_t kFitPoints = 128;    // for the hyper-parameters
 constexpr int kFitIterations = 30;
-constexpr size_t kFirstFit = 8;  // trials of the kind; again after every half more
+constexpr size_t kFirstFit = 8;  // trials of the kind; again whenever they have doubled
 constexpr size_t kStale = 12;  // trials without gain after which the neighbours of the best follow
 constexpr double kGain = 0.002;  // relative; less is noise
 
@@ -67,7 +67,7 @@ class Encoder {
 
   GpPoints points(const std::vector<std::pair<int, const Sample*>>& samples) const {
     const auto n = static_cast<Eigen::Index>(samples.size());
-    const size_t derived = samples.empty() ? 0 : samples[0].second->derived.size();
+    const size_t derived = samples.empty() ? 0 : samples[0].second->features.derived.size();
     GpPoints points;
     points.workload.resize(n);
     points.shape.resize(n, static_cast<Eigen::Index>(experience_.shapes()[0].size()));
@@ -82,12 +82,13 @@ class Encoder {
       }
       Eigen::Index column = 0;
       for (const size_t choice : ordinals_) {
-        points.ordinal(i, column++) = std::log2(std::max(0.5, 1.0 * sample->choices[choice]));
+        points.ordinal(i, column++) =
+            std::log2(std::max(0.5, 1.0 * sample->features.choices[choice]));
       }
-      for (const double value : sample->derived) points.ordinal(i, column++) = value;
+      for (const double value : sample->features.derived) points.ordinal(i, column++) = value;
       column = 0;
       for (const size_t choice : categories_) {
-        points.category(i, column++) = sample->choices[choice];
+        points.category(i, column++) = sample->features.choices[choice];
       }
     }
     return points;
@@ -197,7 +198,7 @@ void add_relatives(const SearchState& state, const Training& training, Candidate
     Schedule schedule;
     for (size_t f = 0; f < slots.size(); ++f) {
       const std::vector<int>& choices = state.space.fields[f].choices;
-      const int wanted = best->choices[static_cast<size_t>(slots[f])];
+      const int wanted = best->features.choices[static_cast<size_t>(slots[f])];
       schedule.values.push_back(*std::min_element(
           choices.begin(), choices.end(),
           [&](int a, int b) { return std::abs(a - wanted) < std::abs(b - wanted); }));
@@ -213,7 +214,8 @@ void draft(Candidates& candidates, size_t count) {
   std::vector<size_t> order(candidates.proposals.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return candidates.samples[a].derived.back() < candidates.samples[b].derived.back();
+    return candidates.samples[a].features.derived.back() <
+           candidates.samples[b].features.derived.back();
   });
   order.resize(count);
   std::sort(order.begin(), order.end());
@@ -303,12 +305,12 @@ class GpStrategy : public SearchStrategy {
     }
   }
 
-  // Hyper-parameters of the kind, from its first trials: refitted after every half more.
+  // Hyper-parameters of the kind, from its first trials: refitted whenever they have doubled.
   const GpParameters& parameters(const SearchState& state, const Encoder& encoder,
                                  const GpPrior& prior) {
     const std::vector<Experience::Entry>& entries = state.experience.entries();
     size_t used = 0;
-    for (size_t next = kFirstFit; next <= entries.size(); next += next / 2) used = next;
+    for (size_t next = kFirstFit; next <= entries.size(); next *= 2) used = next;
     Entries valid;
     for (size_t i = 0; i < used; ++i) {
       if (entries[i].sample.ok) valid.push_back(&entries[i]);

@@ -316,6 +316,21 @@ StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
   return lessons;
 }
 
+StatusOr<std::vector<Lesson>> read_lessons(Store& store) {
+  CHANAS_ASSIGN_OR_RETURN(const auto keys, store.keys());
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Target> devices, store.devices());
+  std::vector<Lesson> all;
+  for (const auto& [key, count] : keys) {
+    if (key.schedule_version != kScheduleVersion) continue;
+    for (const Target& target : devices) {
+      if (target.fingerprint() != key.device) continue;
+      CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> lessons, read_lessons(store, key, target));
+      all.insert(all.end(), lessons.begin(), lessons.end());
+    }
+  }
+  return all;
+}
+
 const std::vector<std::string>& strategy_names() {
   static const std::vector<std::string> names = {"gp", "evolution", "random", "grid"};
   return names;

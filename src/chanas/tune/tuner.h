@@ -17,9 +17,11 @@ struct Lesson {
   ScheduleSpace space;
   std::vector<Record> records;
 };
-// Everything that the store holds under a key of the device `target`, by workload fingerprint.
+// What the store holds under one key of the device `target`, or under every key of the schedules
+// that this program makes; by workload fingerprint.
 StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
                                            const Target& target);
+StatusOr<std::vector<Lesson>> read_lessons(Store& store);
 
 struct TuneOptions {
   // How candidates are found: "gp" (Gaussian process), "evolution" (without a model), "random",
