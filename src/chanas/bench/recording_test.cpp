@@ -84,7 +84,7 @@ TEST_F(RecordingTest, ReplaysASearchBitIdentically) {
   const auto search = [&](const std::string& strategy) {
     std::vector<Record> records;
     EXPECT_TRUE(search_space(
-                    lesson.space, {.strategy = strategy, .trials = 25}, 2,
+                    lesson.space, {.strategy = strategy, .trials = 20}, 2,
                     [&](std::span<const Candidate> c) -> StatusOr<std::vector<MeasureResult>> {
                       return replay(lesson, c);
                     },
@@ -96,7 +96,7 @@ TEST_F(RecordingTest, ReplaysASearchBitIdentically) {
   };
   for (const std::string& strategy : strategy_names()) {
     const std::vector<Schedule> schedules = search(strategy);
-    EXPECT_EQ(schedules.size(), 25u);
+    EXPECT_EQ(schedules.size(), 20u);
     EXPECT_EQ(search(strategy), schedules) << strategy;
   }
 }
