@@ -21,6 +21,8 @@ namespace {
 struct Flags {
   std::string what = "demo";
   DeviceFlags device{.device = "local", .store = "chanas.db", .threads = 1};
+  std::string strategy = "gp";
+  std::string learn;
   int trials = 16;
   std::string budget = "0";
   uint64_t seed = 1;
@@ -50,10 +52,15 @@ Status tune_command(const Flags& flags, const Globals& globals) {
     weight_bytes = params(network) * int64_t{sizeof(float)};
   }
   TuneOptions options;
+  options.strategy = flags.strategy;
   options.trials = flags.trials;
   options.seed = flags.seed;
   CHANAS_ASSIGN_OR_RETURN(options.budget_s, parse_duration(flags.budget));
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+  if (!flags.learn.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(auto store, Store::open(flags.learn));
+    CHANAS_ASSIGN_OR_RETURN(options.lessons, read_lessons(*store));
+  }
   device.plan.cold_bytes = weight_bytes;
   device.key = record_key(device.runner->target(), device.plan);
   std::vector<TuningTask> tasks = tuning_tasks(elements);
@@ -114,6 +121,10 @@ void add_tune(CLI::App& app, Cli& cli) {
   auto flags = std::make_shared<Flags>();
   sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")
       ->capture_default_str();
+  sub->add_option("--strategy", flags->strategy, "gp, evolution, random or grid")
+      ->capture_default_str();
+  sub->add_option("--learn", flags->learn,
+                  "another store, of other shapes or devices, that gp learns from");
   sub->add_option("--trials", flags->trials, "schedules per workload")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));

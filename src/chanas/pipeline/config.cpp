@@ -9,6 +9,7 @@
 
 #include "chanas/base/file.h"
 #include "chanas/base/names.h"
+#include "chanas/tune/tuner.h"
 
 namespace chanas {
 namespace {
@@ -34,6 +35,7 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"run", "seed", "one seed, one result", &c.seed, 0, 9e15},
       {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s,
        0, 1e8, true},
+      {"tune", "strategy", "gp, evolution, random or grid", &c.tune_strategy},
       {"tune", "trials", "schedules measured per workload", &c.tune_trials, 1, 100000},
       {"tune", "budget", "time for tuning; 0: none", &c.tune_budget_s, 0, 1e8, true},
       {"tune", "boundary_networks", "whole networks measured to correct the table's sums",
@@ -196,6 +198,7 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("run.device", c.device, {"local", "simulated"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, {"plain", "gap"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
+  CHANAS_RETURN_IF_ERROR(one_of("tune.strategy", c.tune_strategy, strategy_names()));
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
   if (c.rule == "acc" && c.probes == 0) {
     return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");

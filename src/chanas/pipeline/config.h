@@ -22,6 +22,7 @@ struct RunConfig {
   double budget_s = 0;  // wall clock for the whole run, shared out; 0: by the counts below
 
   // [tune]
+  std::string tune_strategy = "gp";
   int tune_trials = 12;        // per workload
   double tune_budget_s = 70;   // defaults are always measured; 0: none
   int boundary_networks = 12;  // measured whole to fit the boundary term
