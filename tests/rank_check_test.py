@@ -1,5 +1,6 @@
 """`chanas rank-check`: networks from scratch beside the supernet, going on after an interruption."""
 import json
+import os
 import signal
 import subprocess
 import time
@@ -9,6 +10,13 @@ from chanas_test_case import BIN, ChanasTestCase
 
 
 class RankCheckTest(ChanasTestCase):
+    def setUp(self):
+        super().setUp()
+        # One core is faster for such small networks when others use the machine, too.
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
+        self.addCleanup(os.sched_setaffinity, 0, cores)
+
     def test_goes_on_after_an_interruption(self):
         done = self.chanas("rank-check", "--run-dir", "r", expect=1)
         self.assertIn("chanas train", done.stderr)
