@@ -24,7 +24,7 @@ class ErrorsTest(ChanasTestCase):
         self.chanas("fly", expect=2)
 
     def test_every_command_has_help_with_an_example(self):
-        for command in ["run", "space", "tune", "train", "predict", "search", "export", "report", "bench",
+        for command in ["run", "space", "tune", "train", "rank-check", "predict", "search", "export", "report", "bench",
                         "explain", "doctor"]:
             self.assertIn("example:", self.chanas(command, "--help").stdout, command)
         self.assertIn("check", self.chanas("lut", "--help").stdout)

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   add_space(app, cli);
   add_tune(app, cli);
   add_stages(app, cli);
+  add_rank_check(app, cli);
   add_bench(app, cli);
   add_lut(app, cli);
   add_explain(app, cli);

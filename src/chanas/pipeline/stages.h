@@ -40,6 +40,7 @@ class StageContext {
   // In microseconds; half-way between the smallest and the largest network when none was given.
   StatusOr<double> limit_us();
   DataConfig data() const;
+  TrainConfig training() const;  // settings of the supernet's training
   SupernetFiles supernet() const;
   SubSpace chosen_cell();
   // Output of a finished stage; CHECKs that it is finished. Lives as long as the context.

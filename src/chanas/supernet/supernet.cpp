@@ -11,9 +11,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "chanas/base/rng.h"
 #include "chanas/supernet/functions.h"
+#include "chanas/supernet/losses.h"
 
 namespace chanas {
 namespace {
@@ -143,31 +145,6 @@ std::vector<float> to_vector(const Variable& tensor) {
   return {data, data + flat.numel()};
 }
 
-// Mean cross entropy against a distribution per row.
-Variable cross_entropy(const Variable& logits, const Variable& target) {
-  return -(target * at::log_softmax(logits, 1)).sum() / logits.size(0);
-}
-
-Variable smooth_targets(const std::vector<int>& labels, int classes, double smoothing) {
-  Variable target = at::full({static_cast<int64_t>(labels.size()), classes}, smoothing / classes);
-  float* row = target.mutable_data_ptr<float>();
-  for (const int label : labels) {
-    CHANAS_CHECK(label >= 0 && label < classes) << label;
-    row[label] += static_cast<float>(1 - smoothing);
-    row += classes;
-  }
-  return target;
-}
-
-// 0 or 1 / (1 - rate), [n, features].
-Variable dropout_mask(int n, int64_t features, double rate, Rng rng) {
-  Variable mask = at::empty({n, features});
-  float* to = mask.mutable_data_ptr<float>();
-  const auto keep = static_cast<float>(1 / (1 - rate));
-  for (int64_t i = 0; i < n * features; ++i) to[i] = rng.bernoulli(rate) ? 0 : keep;
-  return mask;
-}
-
 }  // namespace
 
 int set_threads(int threads) {
@@ -185,6 +162,7 @@ struct Supernet::Impl {
   ArchSpace space;
   Network largest;
   bool kernel_transform = true;
+  bool alone = false;  // `largest` is the only network
   std::vector<Parameter> parameters;
   std::vector<float> values, gradients;
   Tensors leaves;  // views of values, each with its view of gradients
@@ -254,6 +232,10 @@ Variable Supernet::Impl::cut_window(const std::string& name,
 }
 
 Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
+  if (alone) {
+    CHANAS_CHECK(network == largest) << network.name;
+    return leaves;
+  }
   // Place of each of the network's units in the supernet.
   std::vector<size_t> slots;
   if (space.first_channels > 0) slots.push_back(0);
@@ -289,10 +271,19 @@ Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
 }
 
 Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
+    : Supernet(space, chanas::largest(space), seed, kernel_transform, false) {}
+
+Supernet Supernet::alone(const ArchSpace& space, const Arch& arch, uint64_t seed) {
+  return Supernet(space, arch, seed, false, true);
+}
+
+Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,
+                   bool alone)
     : impl_(std::make_unique<Impl>()) {
   impl_->space = space;
-  impl_->largest = to_network(space, chanas::largest(space));
+  impl_->largest = to_network(space, whole);
   impl_->kernel_transform = kernel_transform;
+  impl_->alone = alone;
   for (const auto& [name, shape] : parameter_shapes(lower(impl_->largest))) {
     if (is_statistic(name)) continue;
     impl_->add(name, shape);
@@ -327,46 +318,67 @@ std::span<float> Supernet::gradients() { return impl_->gradients; }
 
 StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
                               const Batch* gap_batch, const LossOptions& options) {
-  const int classes = impl_->space.classes;
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
-  const Variable patches = stem_patches(networks[0], batch);
-  const Variable gap_patches =
-      gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch);
-  Variable target = smooth_targets(batch.labels, classes, options.label_smoothing), gap_target;
+  struct Images {
+    const Batch& batch;
+    std::string_view dropout_stream;
+    Variable patches, labels, teacher;
+    Images(const Batch& images, std::string_view stream, const Network& network, double smoothing)
+        : batch(images),
+          dropout_stream(stream),
+          patches(stem_patches(network, images)),
+          labels(smooth_targets(images.labels, network.head.classes, smoothing)) {
+      if (images.teacher.empty()) return;
+      teacher = at::tensor(images.teacher).view({images.n, network.head.classes});
+    }
+  };
+  Images images(batch, "dropout", networks[0], options.label_smoothing);
+  std::optional<Images> gap_images;
   if (gap_batch != nullptr) {
-    gap_target = smooth_targets(gap_batch->labels, classes, options.label_smoothing);
+    gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing);
   }
   StepLoss result;
+  const auto share = 1 / static_cast<double>(archs.size());
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
     const Tensors tensors = impl_->cut(archs[i], network);
     const Forward forward(network, tensors, Statistics::kBatch);
-    const auto keep = [&](std::string_view name, int n) {
-      if (i > 0 || network.dropout == 0) return Variable();
-      return dropout_mask(n, tensors.at("classifier.weight").size(1), network.dropout,
-                          Rng(options.dropout_seed, name));
-    };
-    const Variable logits = forward(patches, batch.n, keep("dropout", batch.n));
-    Variable loss = cross_entropy(logits, target);
-    const double value = loss.item<double>();
-    if (i == 0) {
-      result.loss = value;
-      // From here on the first network teaches.
-      target = at::softmax(logits.detach(), 1);
-    }
-    if (gap_batch != nullptr) {
-      const Variable gap_logits = forward(gap_patches, gap_batch->n, keep("gap", gap_batch->n));
-      const Variable gap_loss = cross_entropy(gap_logits, gap_target);
-      const double gap = gap_loss.item<double>() - value;
-      if (i == 0) {
-        result.gap_loss = gap_loss.item<double>();
-        gap_target = at::softmax(gap_logits.detach(), 1);
+    // Returns the loss; label_loss receives the part of the labels, if there is one.
+    const auto loss_on = [&](Images& on, double& label_loss) {
+      const bool labels = i == 0 || !on.batch.teacher.empty();
+      Variable keep;
+      if (labels && network.dropout > 0) {
+        keep = dropout_mask(on.batch.n, tensors.at("classifier.weight").size(1), network.dropout,
+                            Rng(options.dropout_seed, on.dropout_stream, i));
       }
-      result.gap += gap / static_cast<double>(archs.size());
-      if (gap < 0) result.negative_gaps += 1 / static_cast<double>(archs.size());
-      loss = loss + options.gap_lambda * (gap_loss - loss).abs();
+      const Variable logits = forward(on.patches, on.batch.n, keep);
+      Variable loss;
+      if (labels) {
+        loss = cross_entropy(logits, on.labels);
+        label_loss = loss.item<double>();
+      }
+      if (on.teacher.defined()) {
+        const Variable taught = options.alpha_clip > 0
+                                    ? alpha_divergence(logits, on.teacher, options.alpha_clip)
+                                    : cross_entropy(logits, at::softmax(on.teacher, 1));
+        loss = loss.defined() ? loss + taught : taught;
+      } else {
+        on.teacher = logits.detach();  // of the networks that follow
+      }
+      return loss;
+    };
+    double label_loss = 0, gap_label_loss = 0;
+    Variable loss = loss_on(images, label_loss);
+    if (i == 0) result.loss = label_loss;
+    if (gap_images) {
+      const Variable other = loss_on(*gap_images, gap_label_loss);
+      const double gap = other.item<double>() - loss.item<double>();
+      if (i == 0) result.gap_loss = gap_label_loss;
+      result.gap += gap * share;
+      if (gap < 0) result.negative_gaps += share;
+      loss = with_gap(loss, other, options.gap, options.gap_lambda);
     }
     loss.backward();
   }
