@@ -19,9 +19,17 @@ void add_run_options(CLI::App* app, RunFlags& flags) {
       ->type_name("DIR|ARCHIVE");
   app->add_option("--space", flags.space, "space name or file")->type_name("NAME|FILE");
   app->add_option("--device", flags.device, "local, or simulated")->type_name("NAME");
-  app->add_option("--limit-ms", flags.limit_ms, "latency limit in milliseconds")->type_name("X");
-  app->add_option("--threads", flags.threads, "threads the network runs on")->type_name("N");
-  app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")->type_name("T");
+  app->add_option("--limit-ms", flags.limit_ms, "latency limit in milliseconds")
+      ->type_name("X")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--threads", flags.threads, "threads the network runs on")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")
+      ->type_name("T")
+      ->check([](const std::string& text) {
+        return std::string(parse_duration(text).status().message());
+      });
   app->add_option("--seed", flags.seed, "one seed, one result")->type_name("N");
   app->add_option("--store", flags.store, "database of measurements [<run dir>/chanas.db]")
       ->type_name("FILE");
@@ -44,13 +52,7 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
   if (flags.data) c.data = *flags.data;
   if (flags.space) c.space = *flags.space;
   if (flags.device) c.device = *flags.device;
-  if (flags.limit_ms) {
-    if (!(*flags.limit_ms > 0)) {
-      return absl::InvalidArgumentError("--limit-ms is " + std::to_string(*flags.limit_ms) +
-                                        ", expected a positive number");
-    }
-    c.limit_ms = *flags.limit_ms;
-  }
+  if (flags.limit_ms) c.limit_ms = *flags.limit_ms;
   if (flags.threads) c.threads = *flags.threads;
   if (flags.seed) c.seed = *flags.seed;
   if (flags.budget) {
@@ -100,8 +102,12 @@ void add_run(CLI::App& app, Cli& cli) {
                      "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
   auto flags = std::make_shared<RunFlags>();
   add_run_options(sub, *flags);
-  sub->add_option("--from", flags->from, "first stage to do again")->type_name("STAGE");
-  sub->add_option("--until", flags->until, "last stage to do")->type_name("STAGE");
+  sub->add_option("--from", flags->from, "first stage to do again")
+      ->type_name("STAGE")
+      ->check(CLI::IsMember(stage_names()));
+  sub->add_option("--until", flags->until, "last stage to do")
+      ->type_name("STAGE")
+      ->check(CLI::IsMember(stage_names()));
   sub->add_flag("--help-config", flags->help_config,
                 "every key of the config file with its default");
   sub->callback([flags, &cli] {
