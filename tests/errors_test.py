@@ -96,9 +96,9 @@ class ErrorsTest(ChanasTestCase):
         shutil.copyfile(ROOT / "tests" / "tiny_space.toml", space)
         command = ["run", "--config", config, "--space", "own.toml", "--run-dir", "r", "--until", "tune"]
         self.chanas(*command)
-        (self.folder / "r" / "result.json").write_text("{}")
         self.assertIn("space and data (done before", self.chanas(*command).stderr)
-        self.assertTrue((self.folder / "r" / "result.json").exists())
+        (self.folder / "r" / "result.json").write_text("{}")
+        self.assertIn("result.json is damaged", self.chanas(*command, expect=3).stderr)
         space.write_text(space.read_text().replace("expands = [3]", "expands = [4]"))
         changed = self.chanas(*command)
         self.assertNotIn("done before", changed.stderr)

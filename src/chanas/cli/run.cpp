@@ -2,6 +2,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
 
 #include "chanas/base/file.h"
 #include "chanas/cli/command.h"
@@ -62,15 +63,9 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
   return options;
 }
 
-Status run_and_print(const PipelineOptions& options, const Globals& globals) {
-  CHANAS_RETURN_IF_ERROR(run_pipeline(options));
-  StatusOr<std::string> text = read_result(options.run_dir);
-  if (!text.ok()) return absl::OkStatus();  // stopped before export by --until
-  CHANAS_ASSIGN_OR_RETURN(Json result, parse_json(*text));
-  if (globals.json) {
-    print_json(result);
-    return absl::OkStatus();
-  }
+namespace {
+
+void print_result(const Json& result, const std::string& run_dir) {
   const Json& latency = result["latency_us"];
   const Json& accuracy = result["accuracy"];
   auto ms = [](const Json& us) { return fmt::format("{:.3f} ms", us.get<double>() / 1000); };
@@ -92,7 +87,29 @@ Status run_and_print(const PipelineOptions& options, const Globals& globals) {
         fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters", result["macs"].get<double>() / 1e6,
                     result["params"].get<double>() / 1e6)},
        {"library", result["export"].get<std::string>()},
-       {"report", join_path(options.run_dir, "report.html")}});
+       {"report", join_path(run_dir, "report.html")}});
+}
+
+}  // namespace
+
+Status run_and_print(const PipelineOptions& options, const Globals& globals) {
+  CHANAS_RETURN_IF_ERROR(run_pipeline(options));
+  StatusOr<std::string> text = read_result(options.run_dir);
+  if (!text.ok()) return absl::OkStatus();  // stopped before export by --until
+  const std::string path = join_path(options.run_dir, "result.json");
+  StatusOr<Json> result = parse_json(*text);
+  try {
+    if (!result.ok()) throw std::runtime_error(std::string(result.status().message()));
+    if (globals.json) {
+      print_json(*result);
+    } else {
+      print_result(*result, options.run_dir);
+    }
+  } catch (const std::exception& error) {  // a key that is missing, or of another type
+    return absl::DataLossError(
+        fmt::format("{} is damaged ({}); remove it and repeat the command: it is written again",
+                    path, error.what()));
+  }
   return absl::OkStatus();
 }
 

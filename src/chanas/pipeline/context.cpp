@@ -182,8 +182,8 @@ Status check_limit(StageContext& context) {
   for (const SubSpace& cell : space.cells()) least = std::min(least, latency->minimum_us(cell));
   if (least <= limit_us) return absl::OkStatus();
   return absl::OutOfRangeError(
-      fmt::format("no network of space {} can meet {:.3f} ms on this device: the smallest latency "
-                  "it can reach is {:.3f} ms; "
+      fmt::format("no network of space {} can meet {:.3g} ms on this device: the smallest latency "
+                  "it can reach is {:.3g} ms; "
                   "raise --limit-ms or choose a smaller space",
                   space.name, limit_us / 1000, least / 1000));
 }
