@@ -100,6 +100,12 @@ Status type_error(std::string_view file, const toml::node& node, const Binding& 
       fmt::format("a {}", toml::impl::node_type_friendly_names[static_cast<size_t>(node.type())])));
 }
 
+Status check_range(const Binding& b, double number) {
+  if (number >= b.low && number <= b.high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}.{} is {}, expected {} to {}", b.section, b.name, number, b.low, b.high));
+}
+
 Status assign(std::string_view file, const toml::node& node, const Binding& b) {
   if (auto text = std::get_if<std::string*>(&b.value)) {
     auto value = node.value_exact<std::string>();
@@ -123,11 +129,7 @@ Status assign(std::string_view file, const toml::node& node, const Binding& b) {
   }
   if (!number)
     return type_error(file, node, b, b.duration ? "seconds or a text like \"20 min\"" : "a number");
-  if (!std::isfinite(*number) || *number < b.low || *number > b.high) {
-    return absl::InvalidArgumentError(fmt::format("{}: {}.{} is {}, expected {} to {}",
-                                                  position(file, node), b.section, b.name, *number,
-                                                  b.low, b.high));
-  }
+  CHANAS_RETURN_IF_ERROR(annotate(check_range(b, *number), position(file, node)));
   bool whole = *number == std::floor(*number);
   if (!std::holds_alternative<double*>(b.value) && !whole) {
     return type_error(file, node, b, "a whole number");
@@ -223,6 +225,18 @@ StatusOr<RunConfig> load_config(const std::string& path) {
 }
 
 Status validate(const RunConfig& c) {
+  RunConfig copy = c;
+  for (const Binding& b : bindings(copy)) {
+    CHANAS_RETURN_IF_ERROR(std::visit(
+        [&](auto* p) -> Status {
+          if constexpr (std::is_same_v<decltype(p), std::string*>) {
+            return absl::OkStatus();
+          } else {
+            return check_range(b, static_cast<double>(*p));
+          }
+        },
+        b.value));
+  }
   CHANAS_RETURN_IF_ERROR(one_of("run.device", c.device, {"local", "simulated"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, loss_names()));
   CHANAS_RETURN_IF_ERROR(one_of("train.trainer", c.trainer, {"sandwich", "progressive"}));
@@ -233,11 +247,6 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
   if (c.rule == "acc" && c.probes == 0) {
     return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");
-  }
-  if (c.threads < 1) return absl::InvalidArgumentError("run.threads must be at least 1");
-  if (!(c.limit_ms >= 0)) {
-    return absl::InvalidArgumentError(
-        fmt::format("the limit is {} ms, expected a positive number", c.limit_ms));
   }
   return absl::OkStatus();
 }

@@ -163,6 +163,8 @@ Status run_export_stage(StageContext& context, Json& output) {
       continue;
     }
     CHANAS_RETURN_IF_ERROR(write_result(context, space, exported));
+    output["arch"] = finalist["arch"];
+    output["accuracy"] = exported.subnet.accuracy;
     output["folder"] = context.directory.file("export");
     output["median_us"] = us;
     return absl::OkStatus();
