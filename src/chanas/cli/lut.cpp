@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "chanas/arch/space.h"
 #include "chanas/base/file.h"
@@ -40,6 +41,9 @@ Status apply_run_dir(Flags& flags) {
   }
   return absl::OkStatus();
 }
+
+// Whole networks from which a boundary term can be fitted on one half and judged on the other.
+constexpr size_t kFewestToFit = 20;
 
 std::string age(int64_t time_s) {
   auto now = std::chrono::duration_cast<std::chrono::seconds>(
@@ -136,8 +140,15 @@ Status check(Flags flags, const Globals& globals) {
                                                          if (!globals.quiet) progress.update(done);
                                                        }));
   }
+  // Without a run's term one is fitted on the first half, and all is judged on the second.
+  size_t judged_from = 0;
+  if (!fitted && measured.size() >= kFewestToFit) {
+    judged_from = measured.size() / 2;
+    term = check_boundary(measured, static_cast<int>(judged_from)).term;
+    fitted = true;
+  }
   std::vector<double> sums, predicted, real;
-  for (const NetworkCheck& n : measured) {
+  for (const NetworkCheck& n : std::span(measured).subspan(judged_from)) {
     sums.push_back(n.sample.sum_us);
     predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages +
                         term.constant_us);
