@@ -7,7 +7,6 @@ using Halide::RDom;
 using Halide::Var;
 
 Body Lowering::pool(int index) {
-  const OpTile& tile = tiles_[index];
   const int data = op(index).inputs[0];
   const Shape in = external(data) ? op(data).shape : roles_[data].view;
   if (in.h * in.w == 1) return {[=, this](const Place& p) { return lanes(index, data, p); }};

@@ -29,19 +29,17 @@ struct Loop {
 };
 
 // The loops of the output on a GPU: lanes are threads, `bind` iterations of the innermost loop
-// outside the tile as well, all others together are blocks. r: lanes, vectors and pixels of the
-// tile, then `loops` loops from inside.
+// outside the tile as well, all others together are blocks. r: vectors and pixels of the tile,
+// lanes, then `loops` loops from inside.
 void bind_output(Halide::Stage& stage, const RDom& r, int loops, int bind) {
-  std::vector<Halide::VarOrRVar> order = {r[1], r[2], r[0]};
-  for (int i = 3; i < r.dimensions(); ++i) order.push_back(r[i]);
-  stage.reorder(order).unroll(r[1]).unroll(r[2]);
+  stage.unroll(r[0]).unroll(r[1]);
   RVar blocks = r[3], threads("threads"), outer("outer");
   if (bind > 1 && loops > 0) {
     stage.split(r[3], outer, threads, bind, TailStrategy::GuardWithIf);
-    stage.gpu_threads(r[0], threads);
+    stage.gpu_threads(r[2], threads);
     blocks = outer;
   } else {
-    stage.gpu_threads(r[0]);
+    stage.gpu_threads(r[2]);
   }
   for (int i = 4; i < r.dimensions(); ++i) {
     RVar fused("fused" + std::to_string(i));
@@ -135,17 +133,21 @@ void Lowering::output_stage(int index, const Body& body) {
 
   const bool parallel = space_.threads > 1 && tile.parallel > 0 && !loops.empty();
   const bool fuse = parallel && tile.parallel == 2 && loops.size() > 1 && around_producer != 1;
-  std::vector<Halide::Range> ranges = {
-      {0, tile.vector}, {0, tile.channel_vectors}, {0, tile.pixels}};
+  // Lanes inside the tile on a CPU, around it on a GPU, whose threads hold a lane of a tile each.
+  const int lane = gpu() ? 2 : 0, vector = gpu() ? 0 : 1, pixel = gpu() ? 1 : 2;
+  std::vector<Halide::Range> ranges(3);
+  ranges[lane] = {0, tile.vector};
+  ranges[vector] = {0, tile.channel_vectors};
+  ranges[pixel] = {0, tile.pixels};
   for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].extent);
   if (loops.empty()) ranges.emplace_back(0, 1);
   const RDom r(ranges);
   const int outermost = r.dimensions() - 1;
   for (size_t i = 0; i < loops.size(); ++i) *loops[i].index = r[outermost - static_cast<int>(i)];
 
-  const Place place = {r[0], part_start(tile_x, tile.pixels, view.w) + r[2],
+  const Place place = {r[lane], part_start(tile_x, tile.pixels, view.w) + r[pixel],
                        part_start(strip, tile.strip_rows, view.h) + row,
-                       slice * tile.slice_vectors + block * tile.channel_vectors + r[1]};
+                       slice * tile.slice_vectors + block * tile.channel_vectors + r[vector]};
   Var i("i");
   output_ = Func("output");
   output_(i) = Halide::undef<float>();
@@ -158,7 +160,7 @@ void Lowering::output_stage(int index, const Body& body) {
   stage.allow_race_conditions();
   if (gpu()) {
     bind_output(stage, r, static_cast<int>(loops.size()), tile.bind);
-    if (body.place) body.place(LoopLevel(output_, r[0]));
+    if (body.place) body.place(LoopLevel(output_, r[lane]));
     place_producer(index, std::nullopt);
     return;
   }

@@ -288,7 +288,7 @@ TEST(Tiling, LanesCoverEveryChannel) {
 // Blocks of 2 and 5 vectors of the convolution and the pool would round 23 vectors up to 30.
 TEST(Default, BlocksOfOpsThatShareLanesFitIntoEachOther) {
   Graph graph;
-  graph.add({.kind = OpKind::kInput, .name = "op0", .shape = {5, 5, 184}});
+  graph.add({.kind = OpKind::kInput, .name = "op0", .inputs = {}, .shape = {5, 5, 184}});
   graph.add({.kind = OpKind::kConv2d, .name = "op1", .inputs = {0}, .shape = {5, 5, 40}});
   graph.add({.kind = OpKind::kGlobalPool, .name = "op2", .inputs = {1}, .shape = {1, 1, 40}});
   Target target = simulated_target();
