@@ -159,5 +159,29 @@ TEST(Cross, ArmObjectsAreRightUnderEmulation) {
   EXPECT_EQ(seen, kWorkloads) << report;
 }
 
+// No device here: the objects must hold code for one, of every op.
+TEST(Cross, CudaObjectsHoldKernels) {
+  Target cuda = simulated_target();
+  cuda.triple = "x86-64-linux-avx2-fma-sse41-avx-cuda-cuda_capability_61";
+  cuda.vector_floats = 32;
+  cuda.vector_registers = 66;
+  const TemporaryFolder folder("chanas-cuda");
+  const std::string object = join_path(folder.path(), "kernel.o");
+  Rng rng(5, "cuda");
+  for (int k = 0; k < kWorkloads; ++k) {
+    const KernelCase test_case(example_workload(12, k), 1);
+    const ScheduleSpace space = schedule_space(test_case.workload(), cuda, 1);
+    const Schedule schedule = k % 3 == 0 ? default_schedule(space) : random_schedule(space, rng);
+    const std::string what = test_case.workload().describe() + ": " + to_text(space, schedule);
+    const Status compiled = compile_object(space, schedule, {}, "cuda_kernel", object);
+    ASSERT_TRUE(compiled.ok()) << what << ": " << compiled.message();
+    const std::string code = *read_file(object);
+    EXPECT_NE(code.find(".target sm_61"), std::string::npos) << what;
+    size_t entries = 0;
+    for (size_t at = 0; (at = code.find(".entry", at)) != std::string::npos; ++at) ++entries;
+    EXPECT_GE(entries, 1u) << what;
+  }
+}
+
 }  // namespace
 }  // namespace chanas
