@@ -23,8 +23,9 @@ ExportRequest request_for(const std::string& network_file, int threads, const st
   request.folder = folder;
   auto network = load_network(network_file);
   EXPECT_TRUE(network.ok()) << network.status();
-  request.network = *network;
-  request.parameters = random_parameters(lower(*network), 3);
+  request.name = network->name;
+  request.graph = lower(*network);
+  request.parameters = random_parameters(request.graph, 3);
   auto target = local_target();
   EXPECT_TRUE(target.ok()) << target.status();
   auto plan = default_plan(cut_network(*network), *target, threads);
