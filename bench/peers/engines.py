@@ -17,7 +17,7 @@ import numpy as np
 
 import convert
 
-THREADS = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+THREADS = 1  # set by main
 
 
 def aligned(shape):
@@ -30,6 +30,7 @@ def aligned(shape):
 
 def chanas(folder, image):
     library = ctypes.CDLL(str(folder / "chanas" / "libmodel.so"))
+    library.model_info.restype = ctypes.c_char_p
     h, w, c = image.shape[2], image.shape[3], image.shape[1]
     source, result = aligned((h, w, c)), aligned(convert.Model(folder).ops[-1]["shape"])
     source[:] = image[0].transpose(1, 2, 0)
@@ -43,7 +44,8 @@ def chanas(folder, image):
         if call(*arguments) != 0:
             raise RuntimeError("model_run failed")
 
-    return run, lambda: result.transpose(2, 0, 1), "this one"
+    run.keep = source  # the library holds its address alone
+    return run, lambda: result.transpose(2, 0, 1), json.loads(library.model_info())["chanas"]
 
 
 def onnxruntime(folder, image):
@@ -158,7 +160,7 @@ ENGINES = {"onnxruntime": onnxruntime, "openvino": openvino, "ncnn": ncnn, "mnn"
 
 
 def answer(line, state):
-    command, *arguments = line.split(maxsplit=1)
+    command, *arguments = line.strip().split(maxsplit=1)
     if command == "load":
         state.clear()
         folder = Path(arguments[0])
@@ -185,6 +187,8 @@ def answer(line, state):
 
 
 def main():
+    global THREADS
+    THREADS = int(sys.argv[2])
     os.sched_setaffinity(0, {int(core) for core in sys.argv[3].split(",")})
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     protocol = os.fdopen(os.dup(1), "w")  # engines print to standard output

@@ -160,7 +160,8 @@ Substitutions substitutions(const ExportRequest& request, const std::vector<Stag
     s["CLASS_NAMES"] +=
         "    " + literal(index < request.classes.size() ? request.classes[index] : "") + ",\n";
   }
-  Json info = {{"network", s["NETWORK"]},
+  Json info = {{"chanas", CHANAS_VERSION},
+               {"network", s["NETWORK"]},
                {"target", plan.target.name},
                {"triple", plan.target.triple},
                {"threads", plan.threads},
