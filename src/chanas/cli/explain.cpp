@@ -10,6 +10,7 @@
 #include "chanas/base/progress.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
+#include "chanas/cli/model.h"
 #include "chanas/pipeline/pipeline.h"
 #include "chanas/tune/latency_table.h"
 
@@ -100,16 +101,17 @@ Status show_schedules(const ExecutionPlan& plan, const Flags& flags, const Globa
 
 Status explain(Flags flags, const Globals& globals) {
   int64_t weight_bytes = 0;
-  Network network;
+  Model model;
   if (!flags.run_dir.empty()) {
     CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(flags.run_dir));
     flags.device.device = config.device;
     flags.device.threads = config.threads;
     if (flags.device.store.empty()) flags.device.store = flags.run_dir + "/chanas.db";
-    CHANAS_ASSIGN_OR_RETURN(network, winner(flags.run_dir, &weight_bytes));
+    CHANAS_ASSIGN_OR_RETURN(Network network, winner(flags.run_dir, &weight_bytes));
+    model = model_of(network);
   } else if (!flags.network.empty()) {
-    CHANAS_ASSIGN_OR_RETURN(network, load_network(flags.network));
-    weight_bytes = params(network) * int64_t{sizeof(float)};
+    CHANAS_ASSIGN_OR_RETURN(model, load_model(flags.network));
+    weight_bytes = model.weight_bytes;
   } else {
     return absl::InvalidArgumentError("name a network, or a finished run with --run-dir");
   }
@@ -126,7 +128,7 @@ Status explain(Flags flags, const Globals& globals) {
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
   CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, weight_bytes));
   const Target& target = device.runner->target();
-  std::vector<Element> elements = cut_network(network).elements;
+  const std::vector<Element>& elements = model.cut.elements;
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
                           LatencyTable::build(*device.store, device.key, target, elements));
   if (!flags.schedule.empty()) {
@@ -168,14 +170,14 @@ Status explain(Flags flags, const Globals& globals) {
     }
   }
   if (globals.json) {
-    print_json({{"network", network.name},
+    print_json({{"network", model.name},
                 {"device", target.name},
                 {"plan", device.key.plan},
                 {"sum_us", sum},
                 {"stages", json}});
     return absl::OkStatus();
   }
-  fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", network.name, target.name,
+  fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", model.name, target.name,
              device.key.plan, sum / 1000);
   std::fflush(stdout);
   print_table({"element", "cut", "workload", "us", "record", "origin", "age", "schedule"}, rows);
@@ -191,7 +193,7 @@ void add_explain(CLI::App& app, Cli& cli) {
       "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db\n"
       "  chanas explain mobilenet_v3_large --schedule units.3");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("network", flags->network, "network of the zoo, or a network file");
+  sub->add_option("network", flags->network, "network of the zoo, network file or graph file");
   sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")
       ->type_name("DIR");
   sub->add_option("--schedule", flags->schedule,

@@ -11,6 +11,7 @@
 #include "chanas/base/progress.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
+#include "chanas/cli/model.h"
 #include "chanas/pipeline/config.h"
 #include "chanas/tune/latency_table.h"
 #include "chanas/tune/tuner.h"
@@ -31,25 +32,17 @@ struct Flags {
 Status tune_command(const Flags& flags, const Globals& globals) {
   std::vector<Element> elements;
   int64_t weight_bytes = 0;
-  std::vector<std::string> spaces = space_names(), zoo = zoo_names();
-  bool is_network = std::find(zoo.begin(), zoo.end(), flags.what) != zoo.end();
-  if (!is_network) {
-    StatusOr<ArchSpace> space = load_space(flags.what);
-    if (space.ok()) {
-      elements = space_elements(*space);
-      weight_bytes = typical_weight_bytes(*space);
-    } else if (StatusOr<Network> network = load_network(flags.what); network.ok()) {
-      is_network = true;
-    } else {
-      return absl::InvalidArgumentError(
-          fmt::format("\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}",
-                      flags.what, join(spaces), join(zoo), space.status().message()));
-    }
-  }
-  if (is_network) {
-    CHANAS_ASSIGN_OR_RETURN(Network network, load_network(flags.what));
-    elements = cut_network(network).elements;
-    weight_bytes = params(network) * int64_t{sizeof(float)};
+  if (StatusOr<Model> model = load_model(flags.what); model.ok()) {
+    elements = model->cut.elements;
+    weight_bytes = model->weight_bytes;
+  } else if (StatusOr<ArchSpace> space = load_space(flags.what); space.ok()) {
+    elements = space_elements(*space);
+    weight_bytes = typical_weight_bytes(*space);
+  } else {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}; {}",
+                    flags.what, join(space_names()), join(zoo_names()), space.status().message(),
+                    model.status().message()));
   }
   TuneOptions options;
   options.strategy = flags.strategy;
@@ -119,7 +112,7 @@ void add_tune(CLI::App& app, Cli& cli) {
       add_subcommand(app, cli, "tune", "pre-schedule a space, or one network, for a device",
                      "chanas tune mobilenet_v3_large --trials 40 --store xeon.db --threads 1");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")
+  sub->add_option("what", flags->what, "space, network of the zoo, file of either, or graph file")
       ->capture_default_str();
   sub->add_option("--strategy", flags->strategy, "gp, evolution, random or grid")
       ->capture_default_str();
