@@ -8,10 +8,10 @@ TESTS ?=
 SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench doctor format check clean
+.PHONY: help setup build run test bench bench-train doctor format check clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: ## system packages and pinned wheels (nothing to do: under a second)
 	@scripts/bootstrap $(if $(SETUP_ONLY),--only $(SETUP_ONLY))
@@ -32,6 +32,10 @@ test: setup ## build and run all tests (TESTS=regex selects)
 
 bench: build ## benchmarks: median and spread of the zoo, search speed
 	@$(BIN)/chanas bench mobilenet_v3_large
+
+bench-train: build ## speed and memory of training steps beside plain LibTorch, to bench/out/train.json
+	@mkdir -p bench/out
+	@$(BIN)/bench-train bench/out/train.json
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
 	@$(BIN)/chanas doctor
