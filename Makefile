@@ -34,7 +34,6 @@ bench: build ## benchmarks: median and spread of the zoo, search speed
 	@$(BIN)/chanas bench mobilenet_v3_large
 
 bench-train: build ## speed and memory of training steps beside plain LibTorch, to bench/out/train.json
-	@mkdir -p bench/out
 	@$(BIN)/bench-train bench/out/train.json
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each

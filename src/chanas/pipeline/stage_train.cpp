@@ -41,8 +41,8 @@ Status run_train_stage(StageContext& context, Json& output) {
         if (context.options.quiet || p.steps == 0) return;
         progress.update(
             std::floor(100.0 * static_cast<double>(p.step) / static_cast<double>(p.steps)),
-            fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s", p.epoch, p.loss,
-                        p.images_per_s));
+            fmt::format("epoch {:.1f}, loss {:.3f}, {:.0f} images/s, input wait {:.1f} %", p.epoch,
+                        p.loss, p.images_per_s, 100 * p.input_wait));
       });
   CHANAS_RETURN_IF_ERROR(result.status());
   Json history = Json::array();

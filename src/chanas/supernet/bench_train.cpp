@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "chanas/base/child_process.h"
@@ -257,6 +258,7 @@ Status run_case(const std::string& bench_case, int rounds, Json& out) {
 }
 
 Status run_all(const std::string& path, int rounds) {
+  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(path).parent_path().string()));
   const Network network = to_network(bench_space(), largest(bench_space()));
   fmt::print("largest net {:.1f}M MACs, {:.2f}M parameters; batch {}, {} threads, {} rounds\n",
              static_cast<double>(macs(network)) / 1e6, static_cast<double>(params(network)) / 1e6,

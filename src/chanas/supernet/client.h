@@ -75,6 +75,7 @@ struct TrainProgress {
   bool planned = false;
   double epoch = 0;
   double images_per_s = 0;
+  double input_wait = 0;  // share of the time that steps waited for their images
   double loss = 0;  // largest net, mean of the last steps
   double learning_rate = 0;
   double accuracy_largest = -1, accuracy_smallest = -1;  // on ranking images; -1: not taken here

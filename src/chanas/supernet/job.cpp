@@ -67,6 +67,7 @@ void fields(S& s, const V& visit) {
   visit("planned", s.planned);
   visit("epoch", s.epoch);
   visit("images_per_s", s.images_per_s);
+  visit("input_wait", s.input_wait);
   visit("loss", s.loss);
   visit("learning_rate", s.learning_rate);
   visit("accuracy_largest", s.accuracy_largest);

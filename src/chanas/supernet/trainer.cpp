@@ -15,6 +15,7 @@
 #include "chanas/supernet/checkpoint.h"
 #include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/job.h"
+#include "chanas/supernet/prefetch.h"
 
 namespace chanas {
 namespace {
@@ -211,36 +212,57 @@ class Trainer {
     return images;
   }
 
+  struct InputKey {
+    int64_t step = 0;
+    int resolution = 0;
+    bool operator==(const InputKey&) const = default;
+  };
+  struct Inputs {
+    Batch batch, gap_batch;
+  };
+
+  // On the worker thread: nothing here may touch what a step changes.
+  Inputs make_inputs(const InputKey& key) {
+    const auto batch_of = [&](Part part, uint64_t seed) {
+      return make_training_batch(dataset_, images_of_step(part, key.step), key.resolution, augment_,
+                                 seed, static_cast<uint64_t>(key.step * config_.batch_size));
+    };
+    Inputs inputs{batch_of(Part::kTrain, config_.seed), {}};
+    if (config_.loss == "gap") inputs.gap_batch = batch_of(Part::kGap, config_.seed + 1);
+    return inputs;
+  }
+
+  InputKey input_key(int64_t step) const {
+    return {
+        step,
+        Rng(config_.seed, "resolution", static_cast<uint64_t>(step)).choose(space_.resolutions)};
+  }
+
   StepLoss gradient(int64_t step) {
     const auto index = static_cast<uint64_t>(step);
-    const int resolution = Rng(config_.seed, "resolution", index).choose(space_.resolutions);
+    const InputKey key = input_key(step);
     Rng rng(config_.seed, "archs", index);
-    std::vector<Arch> archs = {largest(space_, {resolution, space_.widths.back()})};
+    std::vector<Arch> archs = {largest(space_, {key.resolution, space_.widths.back()})};
     for (int i = 0; i < config_.random_nets; ++i) {
-      archs.push_back(sample(space_, {resolution, rng.choose(space_.widths)}, rng));
+      archs.push_back(sample(space_, {key.resolution, rng.choose(space_.widths)}, rng));
     }
-    archs.push_back(smallest(space_, {resolution, space_.widths.front()}));
+    archs.push_back(smallest(space_, {key.resolution, space_.widths.front()}));
 
-    const auto batch_of = [&](Part part, uint64_t seed) {
-      return make_training_batch(dataset_, images_of_step(part, step), resolution, augment_, seed,
-                                 index * static_cast<uint64_t>(config_.batch_size));
-    };
-    const Batch batch = batch_of(Part::kTrain, config_.seed);
-    Batch gap_batch;
-    const bool gap = config_.loss == "gap";
-    if (gap) gap_batch = batch_of(Part::kGap, config_.seed + 1);
+    const Inputs inputs = inputs_.take(key, input_key(step + 1));
     LossOptions options;
     options.label_smoothing = config_.label_smoothing;
     options.gap_lambda = config_.gap_lambda;
     options.dropout_seed = Rng(config_.seed, "dropout", index).next();
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    return supernet_.accumulate(archs, batch, gap ? &gap_batch : nullptr, options);
+    return supernet_.accumulate(archs, inputs.batch,
+                                inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
   }
 
   Status one_step() {
     if (first_step_ < 0) {
       first_step_ = state_.step;
       first_step_seconds_ = seconds();
+      first_step_wait_ = inputs_.wait_seconds();
     }
     const StepLoss loss = gradient(state_.step);
     if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
@@ -287,6 +309,7 @@ class Trainer {
     const double running = seconds() - first_step_seconds_;
     const auto steps = static_cast<double>(state_.step - first_step_);
     p.images_per_s = steps * config_.batch_size / std::max(running, 1e-9);
+    p.input_wait = (inputs_.wait_seconds() - first_step_wait_) / std::max(running, 1e-9);
     p.seconds_left = running / steps * static_cast<double>(state_.steps - state_.step);
     p.loss = state_.point_loss / static_cast<double>(std::max<int64_t>(1, state_.point_steps));
     p.learning_rate = rate();
@@ -395,12 +418,14 @@ class Trainer {
   Evaluator quick_;
   TrainState state_, snapshot_state_;
   std::vector<float> snapshot_values_, snapshot_velocity_;
-  // Shuffled images of the epoch that was used last, per part.
+  // Shuffled images of the epoch that was used last, per part; of the worker thread.
   std::array<std::pair<int64_t, std::vector<int>>, 4> orders_;
   bool continued_ = false;
   double earlier_seconds_ = 0, saved_seconds_ = 0, reported_seconds_ = 0;
   int64_t first_step_ = -1;  // of this attempt, for the speed
-  double first_step_seconds_ = 0;
+  double first_step_seconds_ = 0, first_step_wait_ = 0;
+  // Last: its thread uses members above.
+  Prefetch<InputKey, Inputs> inputs_{[this](const InputKey& key) { return make_inputs(key); }};
 };
 
 }  // namespace
