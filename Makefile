@@ -8,7 +8,7 @@ TESTS ?=
 SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers bench-search doctor format check clean
+.PHONY: help setup build run test bench bench-peers bench-search bench-train doctor format check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ TUNE_BUDGET ?= 240
 bench-peers: build ## against other engines (NETWORKS="zoo table3 my.toml" THREADS="1 2" ROUNDS TUNE_BUDGET=seconds)
 	@peers=$$(scripts/bootstrap --only peers --print-folders) && $$peers/bin/python bench/peers/run.py --bin $(BIN) --networks $(NETWORKS) \
 		--threads $(THREADS) --rounds $(ROUNDS) --tune-budget $(TUNE_BUDGET)
+
+bench-train: build ## speed and memory of training steps beside plain LibTorch, to bench/out/train.json
+	@$(BIN)/bench-train bench/out/train.json
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
 	@$(BIN)/chanas doctor

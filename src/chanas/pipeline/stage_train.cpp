@@ -27,7 +27,8 @@ std::string detail(const TrainProgress& p) {
   std::string text = fmt::format("epoch {:.1f}, loss {:.3f}, ", p.epoch, p.loss);
   if (p.stage != "sandwich") text = p.stage + ", " + text;
   if (p.gap != 0) text += fmt::format("gap {:+.3f}, ", p.gap);
-  text += fmt::format("rate {:.4f}, {:.0f} images/s", p.learning_rate, p.images_per_s);
+  text += fmt::format("rate {:.4f}, {:.0f} images/s, input wait {:.1f} %", p.learning_rate,
+                      p.images_per_s, 100 * p.input_wait);
   if (p.accuracy_largest >= 0) {
     text +=
         fmt::format(", largest {:.1f} %, smallest {:.1f} %, a random one {:.1f} %",

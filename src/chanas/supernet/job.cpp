@@ -74,6 +74,7 @@ void fields(S& s, const V& visit) {
   visit("planned", s.planned);
   visit("epoch", s.epoch);
   visit("images_per_s", s.images_per_s);
+  visit("input_wait", s.input_wait);
   visit("loss", s.loss);
   visit("gap", s.gap);
   visit("negative_gap_share", s.negative_gap_share);

@@ -94,22 +94,36 @@ class Forward {
     }
     Variable mean, variance;
     Variable y = batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance);
-    if (record_ != nullptr) {
-      (*record_)[name + ".running_mean"] = mean;
-      (*record_)[name + ".running_var"] = variance;
+    record(name, mean, variance);
+    return y;
+  }
+
+  void record(const std::string& name, const Variable& mean, const Variable& variance) const {
+    if (record_ == nullptr) return;
+    (*record_)[name + ".running_mean"] = mean;
+    (*record_)[name + ".running_var"] = variance;
+  }
+
+  // Expansion and depthwise convolution.
+  Variable widened(const Unit& u, const Variable& input, const std::string& prefix) const {
+    const Variable& window = at(prefix + "depthwise.conv.weight");
+    if (!u.expand) return depthwise(input, window, u.stride);
+    const std::string bn = prefix + "expand.bn";
+    const Variable x = pointwise(input, prefix + "expand.conv");
+    if (statistics_ == Statistics::kGiven) {
+      return depthwise(norm(x, bn, u.act, {}), window, u.stride);
     }
+    Variable mean, variance;
+    Variable y = norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
+                                window, u.stride, mean, variance);
+    record(bn, mean, variance);
     return y;
   }
 
   Variable unit(const Variable& input, size_t index) const {
     const Unit& u = network_.units[index];
     const std::string prefix = fmt::format("units.{}.", index);
-    Variable x = input;
-    if (u.expand) {
-      x = norm(pointwise(x, prefix + "expand.conv"), prefix + "expand.bn", u.act, {});
-    }
-    x = depthwise(x, at(prefix + "depthwise.conv.weight"), u.stride);
-    x = norm(x, prefix + "depthwise.bn", u.act, {});
+    Variable x = norm(widened(u, input, prefix), prefix + "depthwise.bn", u.act, {});
     if (u.se_channels > 0) {
       x = squeeze_excite(x, matrix(prefix + "se.reduce.weight"), at(prefix + "se.reduce.bias"),
                          matrix(prefix + "se.expand.weight"), at(prefix + "se.expand.bias"),

@@ -14,6 +14,7 @@
 #include "chanas/supernet/folder_lock.h"
 #include "chanas/supernet/job.h"
 #include "chanas/supernet/plan.h"
+#include "chanas/supernet/prefetch.h"
 #include "chanas/supernet/sorting.h"
 
 namespace chanas {
@@ -247,26 +248,48 @@ class Trainer {
     return images;
   }
 
+  struct InputKey {
+    int64_t step = 0;
+    int resolution = 0;
+    bool operator==(const InputKey&) const = default;
+  };
+  struct Inputs {
+    Batch batch, gap_batch;
+  };
+
+  // On the worker thread: nothing here may touch what a step changes.
+  Inputs make_inputs(const InputKey& key) {
+    const auto batch_of = [&](Stream& stream, uint64_t seed) {
+      return make_training_batch(dataset_, images_of_step(stream, key.step), key.resolution,
+                                 augment_, seed,
+                                 static_cast<uint64_t>(key.step * config_.batch_size));
+    };
+    Inputs inputs{batch_of(streams_[0], config_.seed), {}};
+    if (config_.loss.starts_with("gap")) inputs.gap_batch = batch_of(streams_[1], config_.seed + 1);
+    return inputs;
+  }
+
+  // The resolution is that of draw_networks().
+  InputKey input_key(int64_t step) const {
+    if (alone_ != nullptr) return {step, alone_->cell.resolution};
+    return {
+        step,
+        Rng(config_.seed, "resolution", static_cast<uint64_t>(step)).choose(space_.resolutions)};
+  }
+
   StepLoss gradient(int64_t step) {
     const auto index = static_cast<uint64_t>(step);
     const TrainStage& stage = stages_[static_cast<size_t>(state_.stage)];
     const std::vector<Arch> archs =
         alone_ == nullptr ? draw_networks(stage, config_, step) : std::vector<Arch>{*alone_};
-    const int resolution = archs.front().cell.resolution;
-    const auto batch_of = [&](Stream& stream, uint64_t seed) {
-      Batch batch =
-          make_training_batch(dataset_, images_of_step(stream, step), resolution, augment_, seed,
-                              index * static_cast<uint64_t>(config_.batch_size));
-      if (stage.taught) {
-        batch.teacher =
-            teacher_->batch_logits(largest(space_, {resolution, space_.widths.back()}), batch);
-      }
-      return batch;
-    };
-    const Batch batch = batch_of(streams_[0], config_.seed);
-    Batch gap_batch;
-    const bool gap = config_.loss.starts_with("gap");
-    if (gap) gap_batch = batch_of(streams_[1], config_.seed + 1);
+    const InputKey key = input_key(step);
+    CHANAS_CHECK(key.resolution == archs.front().cell.resolution) << key.resolution;
+    Inputs inputs = inputs_.take(key, input_key(step + 1));
+    if (stage.taught) {
+      const Arch teacher = largest(space_, {key.resolution, space_.widths.back()});
+      for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
+        if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch);
+    }
     LossOptions options;
     options.label_smoothing = config_.label_smoothing;
     options.gap = gap_term(config_.loss);
@@ -274,13 +297,15 @@ class Trainer {
     options.alpha_clip = config_.distillation == "alpha" ? config_.alpha_clip : 0;
     options.dropout_seed = Rng(config_.seed, "dropout", index).next();
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    return supernet_.accumulate(archs, batch, gap ? &gap_batch : nullptr, options);
+    return supernet_.accumulate(archs, inputs.batch,
+                                inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
   }
 
   Status one_step() {
     if (first_step_ < 0) {
       first_step_ = state_.step;
       first_step_seconds_ = seconds();
+      first_step_wait_ = inputs_.wait_seconds();
     }
     const StepLoss loss = gradient(state_.step);
     if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
@@ -334,6 +359,7 @@ class Trainer {
     const double running = seconds() - first_step_seconds_;
     const auto steps = static_cast<double>(state_.step - first_step_);
     p.images_per_s = steps * config_.batch_size / std::max(running, 1e-9);
+    p.input_wait = (inputs_.wait_seconds() - first_step_wait_) / std::max(running, 1e-9);
     p.seconds_left = running / steps * static_cast<double>(state_.steps - state_.step);
     const auto count = static_cast<double>(std::max<int64_t>(1, state_.point_steps));
     p.loss = state_.point_loss / count;
@@ -482,11 +508,13 @@ class Trainer {
   TrainState state_, snapshot_state_;
   std::vector<float> snapshot_values_, snapshot_velocity_;
   std::optional<Curves> curves_;
-  std::array<Stream, 2> streams_;  // train, gap
+  std::array<Stream, 2> streams_;  // train, gap; of the worker thread
   bool continued_ = false;
   double earlier_seconds_ = 0, saved_seconds_ = 0, reported_seconds_ = 0;
   int64_t first_step_ = -1;  // of this attempt, for the speed
-  double first_step_seconds_ = 0;
+  double first_step_seconds_ = 0, first_step_wait_ = 0;
+  // Last: its thread uses members above.
+  Prefetch<InputKey, Inputs> inputs_{[this](const InputKey& key) { return make_inputs(key); }};
 };
 
 }  // namespace
