@@ -98,7 +98,7 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
 }
 
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const CompileOptions& options, const std::string& symbol,
+                      const CompileOptions&, const std::string& symbol,
                       const std::string& object_path) {
   return write_file_atomic(object_path, symbol + " " + to_text(space, schedule));
 }
