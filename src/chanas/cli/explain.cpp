@@ -117,9 +117,8 @@ Status explain(Flags flags, const Globals& globals) {
   }
   if (!flags.schedule.empty() && flags.device.store.empty()) {
     CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
-    CHANAS_ASSIGN_OR_RETURN(
-        ExecutionPlan plan,
-        default_plan(cut_network(network), device.runner->target(), flags.device.threads));
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan,
+                            default_plan(model.cut, device.runner->target(), flags.device.threads));
     return show_schedules(plan, flags, globals);
   }
   if (flags.device.store.empty()) {
@@ -132,7 +131,7 @@ Status explain(Flags flags, const Globals& globals) {
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
                           LatencyTable::build(*device.store, device.key, target, elements));
   if (!flags.schedule.empty()) {
-    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network));
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(model.cut, model.name));
     return show_schedules(plan, flags, globals);
   }
   auto now = std::chrono::duration_cast<std::chrono::seconds>(
