@@ -258,7 +258,7 @@ Status run_case(const std::string& bench_case, int rounds, Json& out) {
 }
 
 Status run_all(const std::string& path, int rounds) {
-  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(path).parent_path().string()));
+  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::absolute(path).parent_path().string()));
   const Network network = to_network(bench_space(), largest(bench_space()));
   fmt::print("largest net {:.1f}M MACs, {:.2f}M parameters; batch {}, {} threads, {} rounds\n",
              static_cast<double>(macs(network)) / 1e6, static_cast<double>(params(network)) / 1e6,
