@@ -68,6 +68,13 @@ struct TrainConfig {
   uint64_t seed = 1;
   int threads = 0;  // 0: all cores. Resuming with another number is allowed, but not bit-exact.
   double checkpoint_every_s = 30;
+  // Several processes: the words of a command that starts chanas-nn on all ranks, such as
+  // "mpirun -n 4" or "torchrun --no-python --nproc-per-node 8"; empty: one process. `batch_size` is
+  // that of all ranks together; files.folder is on a disk that all of them see. When a rank is
+  // lost, all are started again from the last checkpoint, at most max_restarts times.
+  std::string launcher;
+  int max_restarts = 3;
+  std::string collective = "auto";  // sums over the ranks: auto, single, mpi, nccl
 };
 
 struct TrainProgress {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "chanas/supernet/collective.h"
 #include "chanas/supernet/kernels.h"
 
 namespace chanas {
@@ -47,14 +48,44 @@ class Depthwise : public torch::autograd::Function<Depthwise> {
   }
 };
 
+// Statistics of this rank's rows become those of all ranks' rows.
+void over_ranks(Collective& ranks, int64_t rows, const Tensor& mean, const Tensor& variance) {
+  const int64_t c = mean.size(0);
+  // In double, the sum of squares loses nothing that matters to the variance.
+  Tensor sums = at::empty({2 * c + 1}, at::kDouble);
+  const Tensor m = mean.to(at::kDouble);
+  sums.narrow(0, 0, c).copy_(m * rows);
+  sums.narrow(0, c, c).copy_((variance.to(at::kDouble) + m * m) * rows);
+  sums[2 * c] = rows;
+  ranks.sum(std::span(sums.mutable_data_ptr<double>(), static_cast<size_t>(2 * c + 1)));
+  sums /= sums[2 * c].item<double>();
+  const Tensor whole = sums.narrow(0, 0, c);
+  mean.copy_(whole);
+  variance.copy_((sums.narrow(0, c, c) - whole * whole).clamp_min(0));
+}
+
+class SumOverRanks : public torch::autograd::Function<SumOverRanks> {
+ public:
+  static Variable forward(AutogradContext*, const Variable& part, int64_t ranks) {
+    double value = part.item<double>();
+    reinterpret_cast<Collective*>(ranks)->sum(std::span(&value, 1));
+    return at::full_like(part, value);
+  }
+  static variable_list backward(AutogradContext*, const variable_list& gradients) {
+    return {gradients[0], Tensor()};
+  }
+};
+
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, const std::optional<Variable>& residual,
-                          double epsilon, int64_t act, const Tensor& mean, const Tensor& variance) {
+                          double epsilon, int64_t act, const Tensor& mean, const Tensor& variance,
+                          int64_t ranks) {
     const int64_t c = x.size(-1), rows = x.numel() / c;
     column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
                       variance.mutable_data_ptr<float>());
+    if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows, mean, variance);
     const Tensor inverse = (variance + epsilon).rsqrt();
     const Tensor scale = weight * inverse;
     const Tensor shift = bias - mean * scale;
@@ -65,6 +96,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                    y.mutable_data_ptr<float>());
     context->save_for_backward({x, weight, bias, mean, inverse});
     context->saved_data["act"] = act;
+    context->saved_data["ranks"] = ranks;
     context->saved_data["residual"] = residual.has_value();
     return y;
   }
@@ -75,15 +107,19 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                  &inverse = saved[4], dy = gradients[0].contiguous();
     const int64_t c = x.size(-1), rows = x.numel() / c;
     Tensor dx = at::empty_like(x), dweight = at::empty_like(mean), dbias = at::empty_like(mean);
-    batch_norm_backward(rows, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
-                        inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                        bias.const_data_ptr<float>(),
-                        static_cast<Activation>(context->saved_data["act"].toInt()),
-                        dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
-                        dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>());
+    std::function<void(std::span<double>)> over_parts;
+    if (auto* ranks = reinterpret_cast<Collective*>(context->saved_data["ranks"].toInt())) {
+      over_parts = [ranks](std::span<double> sums) { ranks->sum(sums); };
+    }
+    batch_norm_backward(
+        rows, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
+        inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+        bias.const_data_ptr<float>(), static_cast<Activation>(context->saved_data["act"].toInt()),
+        dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(), dweight.mutable_data_ptr<float>(),
+        dbias.mutable_data_ptr<float>(), over_parts);
     Tensor dresidual;
     if (context->saved_data["residual"].toBool()) dresidual = dy;
-    return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor()};
+    return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -138,13 +174,18 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance) {
+                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance,
+                  Collective* ranks) {
   if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
   if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
   std::optional<Tensor> other;
   if (residual.defined()) other = residual.contiguous();
   return BatchNorm::apply(x.contiguous(), weight, bias, other, epsilon, static_cast<int64_t>(act),
-                          mean, variance);
+                          mean, variance, reinterpret_cast<int64_t>(ranks));
+}
+
+Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
+  return SumOverRanks::apply(part, reinterpret_cast<int64_t>(&ranks));
 }
 
 Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,

@@ -11,14 +11,18 @@ class Tensor;
 
 namespace chanas {
 
+class Collective;
+
 // weight [c, 1, k, k], zero padding k / 2.
 at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
 
 // act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch,
-// which are also written to mean and variance (biased) if those are defined.
+// which are also written to mean and variance (biased) if those are defined. With `ranks` (null: no
+// others) the batch is that of all ranks, and only its gradients of weight and bias are this rank's
+// part; throws PeerLost, backwards too.
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
-                      at::Tensor& variance);
+                      at::Tensor& variance, Collective* ranks = nullptr);
 // The same with given statistics; not differentiable.
 at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& mean, const at::Tensor& variance, double epsilon,
@@ -32,6 +36,10 @@ at::Tensor squeeze_excite(const at::Tensor& x, const at::Tensor& reduce_weight,
 
 // [n, h, w, c] -> [n * h_out * w_out, k * k * c]; not differentiable.
 at::Tensor image_patches(const at::Tensor& x, int kernel, int stride);
+
+// Sum over the ranks of a scalar that each has computed from its part. Every rank differentiates
+// the sum with respect to its own part. Throws PeerLost.
+at::Tensor sum_over_ranks(const at::Tensor& part, Collective& ranks);
 
 // none, relu, relu6, hswish, sigmoid, hsigmoid by LibTorch's own operations.
 at::Tensor activate(const at::Tensor& x, Activation act);

@@ -8,11 +8,13 @@
 #include <map>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
 #include "chanas/data/sheet.h"
 #include "chanas/graph/safetensors.h"
+#include "chanas/supernet/collective.h"
 #include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/job.h"
 #include "chanas/supernet/predictor.h"
@@ -25,7 +27,11 @@ const auto kStart = std::chrono::steady_clock::now();
 
 constexpr int kReferenceImages = 4;
 
+// Of several ranks only the first one talks to the client.
+bool g_speaks = true;
+
 void emit(const std::string& event, Json json) {
+  if (!g_speaks) return;
   json["event"] = event;
   // Texts may hold file names in any encoding.
   const std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -62,12 +68,27 @@ Status run_data(const Json& job) {
   return absl::OkStatus();
 }
 
+// Ranks on one machine share its cores, unless the launcher has divided them already.
+int threads_of_rank(const Launch& launch) {
+  const int cores = set_threads(0);
+  const auto all = static_cast<int>(std::thread::hardware_concurrency());
+  return cores < all ? cores : std::max(1, cores / launch.local_world);
+}
+
 Status run_train(const Json& job) {
   TrainConfig config;
   CHANAS_RETURN_IF_ERROR(annotate(from_json(job.at("train"), config), "train"));
   CHANAS_RETURN_IF_ERROR(validate(config));
-  CHANAS_ASSIGN_OR_RETURN(Setting setting, load_setting(job, config.threads));
+  CHANAS_ASSIGN_OR_RETURN(const Launch launch, launch_from_environment());
+  g_speaks = launch.rank == 0;
+  CHANAS_ASSIGN_OR_RETURN(const std::unique_ptr<Collective> ranks,
+                          open_collective(launch, config.collective, -1));
+  if (config.threads == 0) config.threads = threads_of_rank(launch);
+  StatusOr<Setting> loaded = load_setting(job, config.threads);
+  CHANAS_RETURN_IF_ERROR(ranks->agree(loaded.status()));
+  const Setting setting = *std::move(loaded);
   TrainHooks hooks;
+  hooks.ranks = ranks.get();
   hooks.start = kStart;
   hooks.warn = warn;
   hooks.progress = [](const TrainProgress& progress) { emit("progress", to_json(progress)); };
@@ -196,6 +217,8 @@ Status run(const std::string& name, const std::string& path) {
     return job->second(description);
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(fmt::format("{}: {}", path, error.what()));
+  } catch (const PeerLost& lost) {
+    return lost.status();
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(
         "out of memory; take smaller images, a smaller batch or a smaller space");
@@ -217,6 +240,7 @@ int main(int argc, char** argv) {
   if (!status.ok()) {
     chanas::emit("error", {{"code", static_cast<int>(status.code())},
                            {"message", std::string(chanas::message(status))}});
+    if (!chanas::g_speaks) std::fprintf(stderr, "chanas-nn: %s\n", status.ToString().c_str());
   }
   return chanas::exit_code(status);
 }

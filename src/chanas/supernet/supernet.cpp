@@ -43,9 +43,14 @@ enum class Statistics { kBatch, kGiven };
 class Forward {
  public:
   // `record` (may be null) receives the statistics of each batch normalisation.
+  // Statistics of a batch are those of the parts of all `ranks` (may be null).
   Forward(const Network& network, const Tensors& tensors, Statistics statistics,
-          Tensors* record = nullptr)
-      : network_(network), tensors_(tensors), statistics_(statistics), record_(record) {}
+          Tensors* record = nullptr, Collective* ranks = nullptr)
+      : network_(network),
+        tensors_(tensors),
+        statistics_(statistics),
+        record_(record),
+        ranks_(ranks) {}
 
   // stem_patches: image_patches of the input. Returns logits [n, classes]; keep (undefined: none)
   // multiplies the classifier's input.
@@ -91,7 +96,8 @@ class Forward {
                         network_.bn_epsilon, act, residual);
     }
     Variable mean, variance;
-    Variable y = batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance);
+    Variable y =
+        batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance, ranks_);
     if (record_ != nullptr) {
       (*record_)[name + ".running_mean"] = mean;
       (*record_)[name + ".running_var"] = variance;
@@ -121,6 +127,7 @@ class Forward {
   const Tensors& tensors_;
   const Statistics statistics_;
   Tensors* const record_;
+  Collective* const ranks_;
 };
 
 Variable to_tensor(const Batch& batch) {
@@ -159,13 +166,19 @@ Variable smooth_targets(const std::vector<int>& labels, int classes, double smoo
   return target;
 }
 
+// A mean over the batch's images becomes the mean over the images of all ranks' batches.
+Variable of_whole(const Variable& mean, const Batch& batch, Collective* ranks) {
+  if (ranks == nullptr) return mean;
+  return sum_over_ranks(mean * (static_cast<double>(batch.n) / batch.whole), *ranks);
+}
+
 // 0 or 1 / (1 - rate), [n, features].
-Variable dropout_mask(int n, int64_t features, double rate, Rng rng) {
-  Variable mask = at::empty({n, features});
+Variable dropout_mask(const Batch& batch, int64_t features, double rate, Rng rng) {
+  Variable mask = at::empty({std::max(batch.n, batch.whole), features});
   float* to = mask.mutable_data_ptr<float>();
   const auto keep = static_cast<float>(1 / (1 - rate));
-  for (int64_t i = 0; i < n * features; ++i) to[i] = rng.bernoulli(rate) ? 0 : keep;
-  return mask;
+  for (int64_t i = 0; i < mask.numel(); ++i) to[i] = rng.bernoulli(rate) ? 0 : keep;
+  return mask.narrow(0, batch.first, batch.n);
 }
 
 }  // namespace
@@ -342,14 +355,14 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
     const Tensors tensors = impl_->cut(archs[i], network);
-    const Forward forward(network, tensors, Statistics::kBatch);
-    const auto keep = [&](std::string_view name, int n) {
+    const Forward forward(network, tensors, Statistics::kBatch, nullptr, options.ranks);
+    const auto keep = [&](std::string_view name, const Batch& of) {
       if (i > 0 || network.dropout == 0) return Variable();
-      return dropout_mask(n, tensors.at("classifier.weight").size(1), network.dropout,
+      return dropout_mask(of, tensors.at("classifier.weight").size(1), network.dropout,
                           Rng(options.dropout_seed, name));
     };
-    const Variable logits = forward(patches, batch.n, keep("dropout", batch.n));
-    Variable loss = cross_entropy(logits, target);
+    const Variable logits = forward(patches, batch.n, keep("dropout", batch));
+    Variable loss = of_whole(cross_entropy(logits, target), batch, options.ranks);
     const double value = loss.item<double>();
     if (i == 0) {
       result.loss = value;
@@ -357,8 +370,9 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
       target = at::softmax(logits.detach(), 1);
     }
     if (gap_batch != nullptr) {
-      const Variable gap_logits = forward(gap_patches, gap_batch->n, keep("gap", gap_batch->n));
-      const Variable gap_loss = cross_entropy(gap_logits, gap_target);
+      const Variable gap_logits = forward(gap_patches, gap_batch->n, keep("gap", *gap_batch));
+      const Variable gap_loss =
+          of_whole(cross_entropy(gap_logits, gap_target), *gap_batch, options.ranks);
       const double gap = gap_loss.item<double>() - value;
       if (i == 0) {
         result.gap_loss = gap_loss.item<double>();

@@ -24,17 +24,24 @@
 
 namespace chanas {
 
+class Collective;
+
 // Images as the network sees them: [n, resolution, resolution, 3], normalised (data/config.h).
 struct Batch {
   int n = 0, resolution = 0;
   std::vector<float> images;
   std::vector<int> labels;  // n; may be empty where labels are not used
+  // Over several ranks: these are images [first, first + n) of `whole`; whole 0: all there are.
+  int first = 0, whole = 0;
 };
 
 struct LossOptions {
   double label_smoothing = 0.1;
   double gap_lambda = 0.45;   // weight of the gap, when there is a gap batch
   uint64_t dropout_seed = 0;  // dropout of the first network is a function of this
+  // Of whose batch this batch is a part (null: no others). Losses and BN statistics are those of
+  // all parts, the gradient is this part's. All ranks get the same archs.
+  Collective* ranks = nullptr;
 };
 
 // Losses of the first network, the one on labels.
@@ -45,6 +52,7 @@ struct StepLoss {
   double negative_gaps = 0;  // share of the networks with a negative gap
 };
 
+class Collective;
 class Subnet;
 
 // Sets the threads of everything here, in this process; 0: all cores this process may use. Returns

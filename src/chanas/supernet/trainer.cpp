@@ -8,6 +8,8 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
@@ -77,12 +79,16 @@ Json space_identity(const ArchSpace& space, const Dataset& dataset) {
   return {{"space", space_fingerprint(space)}, {"images", dataset.info.fingerprint}};
 }
 
-// All that decides the result; threads do not decide much, and may change.
+// Of TrainConfig: what decides little or nothing of the result.
+const std::set<std::string> kMayChange = {"checkpoint_every_s", "collective",   "device",
+                                          "launcher",           "max_restarts", "threads"};
+
+// All that decides the result.
 Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config) {
   Json identity = space_identity(space, dataset);
   const Json settings = to_json(config);
   for (const auto& [key, value] : settings.items()) {
-    if (key != "threads" && key != "checkpoint_every_s") identity[key] = value;
+    if (!kMayChange.contains(key)) identity[key] = value;
   }
   return identity;
 }
@@ -101,13 +107,14 @@ Status check_fits(const ArchSpace& space, const Dataset& dataset) {
 class Trainer {
  public:
   Trainer(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
-          Augment augment, const std::string& folder, const TrainHooks& hooks)
+          Augment augment, const std::string& folder, const TrainHooks& hooks, Collective& ranks)
       : space_(space),
         dataset_(dataset),
         config_(config),
         augment_(augment),
         folder_(folder),
         hooks_(hooks),
+        ranks_(ranks),
         identity_(full_identity(space, dataset, config)),
         supernet_(space, config.seed, config.kernel_transform),
         velocity_(supernet_.values().size()),
@@ -119,8 +126,9 @@ class Trainer {
       if (state_.steps == 0) make_plan();
       remember();
       while (state_.step < state_.steps) {
-        CHANAS_RETURN_IF_ERROR(one_step());
-        if (cancelled()) {
+        CHANAS_RETURN_IF_ERROR(one_step_or_save());
+        if (ranks_.any(cancelled())) {
+          request_cancellation();
           CHANAS_RETURN_IF_ERROR(save());
           return check_cancelled();
         }
@@ -134,13 +142,22 @@ class Trainer {
   Status resume() {
     StatusOr<Checkpoint> checkpoint =
         load_checkpoint(folder_, identity_, supernet_.parameters(), hooks_.warn);
-    if (absl::IsNotFound(checkpoint.status())) return absl::OkStatus();
-    CHANAS_RETURN_IF_ERROR(checkpoint.status());
+    const bool none = absl::IsNotFound(checkpoint.status());
+    CHANAS_RETURN_IF_ERROR(ranks_.agree(none ? absl::OkStatus() : checkpoint.status()));
+    // A folder that only some ranks see would be found here.
+    int64_t step = none ? -1 : checkpoint->state.step;
+    CHANAS_RETURN_IF_ERROR(ranks_.check_same(std::as_bytes(std::span(&step, 1)),
+                                             fmt::format("the checkpoints in {}", folder_)));
+    if (none) return absl::OkStatus();
     state_ = checkpoint->state;
     earlier_seconds_ = state_.seconds;
     continued_ = true;
     restore(checkpoint->values, checkpoint->momentum);
-    return absl::OkStatus();
+    return check_weights();
+  }
+
+  Status check_weights() {
+    return ranks_.check_same(std::as_bytes(supernet_.values()), "the weights");
   }
 
   void restore(const std::vector<float>& values, const std::vector<float>& velocity) {
@@ -167,14 +184,16 @@ class Trainer {
     gradient(0);
     const Clock::time_point start = Clock::now();
     int64_t count = 0;
-    while (count < 3 || seconds_since(start) < kCalibrationSeconds) gradient(++count);
+    while (count < 3 || ranks_.of_first(seconds_since(start)) < kCalibrationSeconds) {
+      gradient(++count);
+    }
     plan_for(seconds_since(start) / static_cast<double>(count));
   }
 
   void plan_for(double seconds_per_step) {
     const double left = config_.budget_s * (1 - kReservedShare) - seconds();
-    state_.steps = state_.step +
-                   std::max<int64_t>(10, static_cast<int64_t>(std::floor(left / seconds_per_step)));
+    const double steps = ranks_.of_first(std::floor(left / seconds_per_step));
+    state_.steps = state_.step + std::max<int64_t>(10, static_cast<int64_t>(steps));
   }
 
   // The speed of the first seconds may mislead; that of nearly a third does not.
@@ -221,9 +240,18 @@ class Trainer {
     }
     archs.push_back(smallest(space_, {resolution, space_.widths.front()}));
 
+    // This rank's part of the step's images.
+    const Share share = share_of(config_.batch_size, ranks_.rank(), ranks_.world());
     const auto batch_of = [&](Part part, uint64_t seed) {
-      return make_training_batch(dataset_, images_of_step(part, step), resolution, augment_, seed,
-                                 index * static_cast<uint64_t>(config_.batch_size));
+      const std::vector<int> images = images_of_step(part, step);
+      const auto size = static_cast<size_t>(share.end - share.begin);
+      Batch batch = make_training_batch(
+          dataset_, std::span(images).subspan(static_cast<size_t>(share.begin), size), resolution,
+          augment_, seed,
+          index * static_cast<uint64_t>(config_.batch_size) + static_cast<uint64_t>(share.begin));
+      batch.first = share.begin;
+      batch.whole = config_.batch_size;
+      return batch;
     };
     const Batch batch = batch_of(Part::kTrain, config_.seed);
     Batch gap_batch;
@@ -233,8 +261,21 @@ class Trainer {
     options.label_smoothing = config_.label_smoothing;
     options.gap_lambda = config_.gap_lambda;
     options.dropout_seed = Rng(config_.seed, "dropout", index).next();
+    if (!ranks_.alone()) options.ranks = &ranks_;
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    return supernet_.accumulate(archs, batch, gap ? &gap_batch : nullptr, options);
+    const StepLoss loss = supernet_.accumulate(archs, batch, gap ? &gap_batch : nullptr, options);
+    ranks_.sum(supernet_.gradients());
+    return loss;
+  }
+
+  Status one_step_or_save() {
+    try {
+      return one_step();
+    } catch (const PeerLost&) {
+      // Weights and momentum are still those of the last whole step. Without the peers' consent.
+      if (ranks_.first()) save_alone().IgnoreError();
+      throw;
+    }
   }
 
   Status one_step() {
@@ -269,8 +310,8 @@ class Trainer {
       correct_plan();
       return save();
     }
-    if (seconds() - saved_seconds_ >= config_.checkpoint_every_s) return save();
-    return absl::OkStatus();
+    const bool due = seconds() - saved_seconds_ >= config_.checkpoint_every_s;
+    return ranks_.of_first(due ? 1 : 0) > 0 ? save() : absl::OkStatus();
   }
 
   double rate() const {
@@ -300,7 +341,7 @@ class Trainer {
 
   void add_point() {
     TrainProgress point = progress();
-    if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0) {
+    if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0 && ranks_.first()) {
       point.accuracy_largest = quick_.accuracy(supernet_, largest(space_));
       point.accuracy_smallest = quick_.accuracy(supernet_, smallest(space_));
     }
@@ -328,10 +369,15 @@ class Trainer {
     saved_seconds_ = seconds();
   }
 
-  Status save() {
+  Status save_alone() {
     state_.seconds = seconds();
-    CHANAS_RETURN_IF_ERROR(save_checkpoint(folder_, identity_, supernet_.parameters(), state_,
-                                           supernet_.values(), velocity_));
+    return save_checkpoint(folder_, identity_, supernet_.parameters(), state_, supernet_.values(),
+                           velocity_);
+  }
+
+  Status save() {
+    CHANAS_RETURN_IF_ERROR(check_weights());
+    CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
     remember();
     return absl::OkStatus();
   }
@@ -358,10 +404,12 @@ class Trainer {
   }
 
   Status finish() {
-    Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
-    state_.accuracy_largest = evaluator.accuracy(supernet_, largest(space_));
-    CHANAS_RETURN_IF_ERROR(check_cancelled());
-    state_.accuracy_smallest = evaluator.accuracy(supernet_, smallest(space_));
+    if (ranks_.first()) {
+      Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
+      state_.accuracy_largest = evaluator.accuracy(supernet_, largest(space_));
+      if (!cancelled()) state_.accuracy_smallest = evaluator.accuracy(supernet_, smallest(space_));
+    }
+    if (ranks_.any(cancelled())) return absl::CancelledError("interrupted");
     state_.complete = true;
     return save();
   }
@@ -389,6 +437,7 @@ class Trainer {
   const Augment augment_;
   const std::string& folder_;
   const TrainHooks& hooks_;
+  Collective& ranks_;
   const Json identity_;
   Supernet supernet_;
   std::vector<float> velocity_;
@@ -444,6 +493,7 @@ Status validate(const TrainConfig& c) {
   CHANAS_RETURN_IF_ERROR(in("gap_lambda", c.gap_lambda, 0, 10));
   CHANAS_RETURN_IF_ERROR(in("threads", c.threads, 0, 1024));
   CHANAS_RETURN_IF_ERROR(in("checkpoint_every_s", c.checkpoint_every_s, 0, 1e9));
+  CHANAS_RETURN_IF_ERROR(in("max_restarts", c.max_restarts, 0, 1000));
   if (c.loss != "plain" && c.loss != "gap") {
     return absl::InvalidArgumentError(fmt::format("loss is \"{}\", expected plain or gap", c.loss));
   }
@@ -456,9 +506,27 @@ StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
   CHANAS_RETURN_IF_ERROR(validate(config));
   CHANAS_RETURN_IF_ERROR(check_fits(space, dataset));
   CHANAS_ASSIGN_OR_RETURN(Augment augment, parse_augment(config.augment));
-  CHANAS_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::take(folder));
   set_threads(config.threads);
-  return Trainer(space, dataset, config, augment, folder, hooks).run();
+  const std::unique_ptr<Collective> single = single_collective();
+  Collective& ranks = hooks.ranks == nullptr ? *single : *hooks.ranks;
+  if (config.batch_size < ranks.world()) {
+    return absl::InvalidArgumentError(
+        fmt::format("batch_size is {}, less than one image for each of the {} ranks",
+                    config.batch_size, ranks.world()));
+  }
+  try {
+    std::optional<FolderLock> lock;
+    Status taken;
+    if (ranks.first()) {
+      StatusOr<FolderLock> first = FolderLock::take(folder);
+      taken = first.status();
+      if (first.ok()) lock.emplace(*std::move(first));
+    }
+    CHANAS_RETURN_IF_ERROR(ranks.agree(taken));
+    return Trainer(space, dataset, config, augment, folder, hooks, ranks).run();
+  } catch (const PeerLost& lost) {
+    return lost.status();
+  }
 }
 
 StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
