@@ -47,6 +47,12 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
       {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images,
        200, 1e7},
+      {"train", "device", "auto (a GPU where there is one), cpu, cuda", &c.train_device},
+      {"train", "precision", "float32, or bfloat16 (mixed precision, on GPUs)", &c.precision},
+      {"train", "launcher", "command that starts all ranks, as \"mpirun -n 4\"; empty: one process",
+       &c.launcher},
+      {"train", "max_restarts", "times that lost ranks are started again", &c.max_restarts, 0,
+       1000},
       {"narrow", "rule", "paper, tinynas or acc", &c.rule},
       {"narrow", "delta", "networks sampled per sub-space", &c.delta, 10, 1000000},
       {"narrow", "probes", "networks per sub-space whose accuracy is taken (rule acc)", &c.probes,
@@ -196,6 +202,8 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("run.device", c.device, {"local", "simulated"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, {"plain", "gap"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.device", c.train_device, {"auto", "cpu", "cuda"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.precision", c.precision, {"float32", "bfloat16"}));
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
   if (c.rule == "acc" && c.probes == 0) {
     return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");

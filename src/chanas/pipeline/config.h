@@ -33,8 +33,12 @@ struct RunConfig {
   double learning_rate = 0.1;  // per 64 images
   std::string loss = "plain";  // "plain" or "gap"
   double gap_lambda = 0.45;
-  std::string augment = "light";  // "none", "light", "crop"
-  int64_t builtin_images = 6000;  // of the built-in generator
+  std::string augment = "light";      // "none", "light", "crop"
+  int64_t builtin_images = 6000;      // of the built-in generator
+  std::string train_device = "auto";  // "auto", "cpu", "cuda"
+  std::string precision = "float32";  // or "bfloat16"
+  std::string launcher;               // of all ranks; empty: one process
+  int max_restarts = 3;               // of lost ranks
 
   // [narrow]
   std::string rule = "tinynas";  // "paper", "tinynas", "acc"

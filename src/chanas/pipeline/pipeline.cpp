@@ -23,6 +23,12 @@ bool matches(const ConfigKey& key, const std::string& pattern) {
   return pattern == key.section + ".*" || pattern == key.section + "." + key.name;
 }
 
+// Keys that say where a stage works, not what comes out.
+bool decides_nothing(const ConfigKey& key) {
+  return key.section == "train" &&
+         (key.name == "device" || key.name == "launcher" || key.name == "max_restarts");
+}
+
 // Everything a stage depends on, as text: the values of its keys and the inputs of the stages it
 // comes after. Files of data, space and config are named by content where they are files.
 std::string stage_inputs(const PipelineStage& stage, const RunConfig& config,
@@ -30,7 +36,7 @@ std::string stage_inputs(const PipelineStage& stage, const RunConfig& config,
   std::string text = stage.name;
   for (const ConfigKey& key : config_keys(config)) {
     for (const std::string& pattern : stage.keys) {
-      if (matches(key, pattern))
+      if (matches(key, pattern) && !decides_nothing(key))
         text += fmt::format("\n{}.{}={}", key.section, key.name, key.value);
     }
   }

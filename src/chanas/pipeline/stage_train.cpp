@@ -34,6 +34,10 @@ Status run_train_stage(StageContext& context, Json& output) {
   train.gap_lambda = config.gap_lambda;
   train.augment = config.augment;
   train.seed = config.seed;
+  train.device = config.train_device;
+  train.precision = config.precision;
+  train.launcher = config.launcher;
+  train.max_restarts = config.max_restarts;
 
   Progress progress("training, %", 100);
   StatusOr<TrainResult> result =

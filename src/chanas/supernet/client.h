@@ -74,7 +74,9 @@ struct TrainConfig {
   // lost, all are started again from the last checkpoint, at most max_restarts times.
   std::string launcher;
   int max_restarts = 3;
-  std::string collective = "auto";  // sums over the ranks: auto, single, mpi, nccl
+  std::string device = "auto";        // auto (a GPU where there is one), cpu, cuda
+  std::string precision = "float32";  // or bfloat16 (mixed precision, on GPUs)
+  std::string collective = "auto";    // sums over the ranks: auto, single, mpi, nccl
 };
 
 struct TrainProgress {

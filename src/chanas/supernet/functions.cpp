@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "chanas/supernet/collective.h"
+#include "chanas/supernet/functions_generic.h"
 #include "chanas/supernet/kernels.h"
 
 namespace chanas {
@@ -13,6 +14,12 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
+
+thread_local bool t_generic = false;
+
+bool has_kernels(const Tensor& x) {
+  return !t_generic && x.is_cpu() && x.scalar_type() == at::kFloat;
+}
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
@@ -169,13 +176,20 @@ class SqueezeExcite : public torch::autograd::Function<SqueezeExcite> {
 
 }  // namespace
 
+GenericOperations::GenericOperations(bool wanted) : before_(std::exchange(t_generic, wanted)) {}
+GenericOperations::~GenericOperations() { t_generic = before_; }
+
 Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
+  if (!has_kernels(x)) return generic::depthwise(x, weight, stride);
   return Depthwise::apply(x.contiguous(), weight, int64_t{stride});
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
                   Activation act, const Tensor& residual, Tensor& mean, Tensor& variance,
                   Collective* ranks) {
+  if (!has_kernels(x)) {
+    return generic::batch_norm(x, weight, bias, epsilon, act, residual, mean, variance, ranks);
+  }
   if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
   if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
   std::optional<Tensor> other;
@@ -190,6 +204,9 @@ Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
 
 Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
                   const Tensor& variance, double epsilon, Activation act, const Tensor& residual) {
+  if (!has_kernels(x)) {
+    return generic::fixed_norm(x, weight, bias, mean, variance, epsilon, act, residual);
+  }
   const Tensor in = x.contiguous();
   const Tensor scale = weight * (variance + epsilon).rsqrt();
   const Tensor shift = bias - mean * scale;
@@ -205,11 +222,15 @@ Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 
 Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const Tensor& reduce_bias,
                       const Tensor& expand_weight, const Tensor& expand_bias, Activation gate) {
+  if (!has_kernels(x)) {
+    return generic::squeeze_excite(x, reduce_weight, reduce_bias, expand_weight, expand_bias, gate);
+  }
   return SqueezeExcite::apply(x.contiguous(), reduce_weight, reduce_bias, expand_weight,
                               expand_bias, static_cast<int64_t>(gate));
 }
 
 Tensor image_patches(const Tensor& x, int kernel, int stride) {
+  if (!has_kernels(x)) return generic::image_patches(x, kernel, stride);
   const Tensor in = x.contiguous();
   const int n = to_int(in.size(0)), h = to_int(in.size(1)), c = to_int(in.size(3));
   const int64_t h_out = strided(h, stride);

@@ -1,7 +1,7 @@
 #pragma once
-// Differentiable operations of the supernet, on the kernels of kernels.h. Tensors are float32 on
-// the CPU; activations [n, h, w, c] contiguous (NHWC). Thread safe. They throw c10::Error as
-// LibTorch.
+// Differentiable operations of the supernet: on the kernels of kernels.h where tensors are float32
+// on the CPU, elsewhere those of functions_generic.h. Activations are [n, h, w, c] contiguous
+// (NHWC). Thread safe. They throw c10::Error as LibTorch.
 
 #include "chanas/arch/network.h"
 
@@ -12,6 +12,18 @@ class Tensor;
 namespace chanas {
 
 class Collective;
+
+// While it lives, this thread takes the generic operations on the CPU too.
+class GenericOperations {
+ public:
+  explicit GenericOperations(bool wanted);
+  ~GenericOperations();
+  GenericOperations(const GenericOperations&) = delete;
+  GenericOperations& operator=(const GenericOperations&) = delete;
+
+ private:
+  const bool before_;
+};
 
 // weight [c, 1, k, k], zero padding k / 2.
 at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);

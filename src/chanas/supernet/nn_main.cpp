@@ -81,13 +81,15 @@ Status run_train(const Json& job) {
   CHANAS_RETURN_IF_ERROR(validate(config));
   CHANAS_ASSIGN_OR_RETURN(const Launch launch, launch_from_environment());
   g_speaks = launch.rank == 0;
+  TrainHooks hooks;
+  CHANAS_ASSIGN_OR_RETURN(hooks.device,
+                          open_device(config.device, config.precision, launch.local_rank));
   CHANAS_ASSIGN_OR_RETURN(const std::unique_ptr<Collective> ranks,
-                          open_collective(launch, config.collective, -1));
+                          open_collective(launch, config.collective, hooks.device.gpu));
   if (config.threads == 0) config.threads = threads_of_rank(launch);
   StatusOr<Setting> loaded = load_setting(job, config.threads);
   CHANAS_RETURN_IF_ERROR(ranks->agree(loaded.status()));
   const Setting setting = *std::move(loaded);
-  TrainHooks hooks;
   hooks.ranks = ranks.get();
   hooks.start = kStart;
   hooks.warn = warn;
@@ -125,6 +127,9 @@ Status run_evaluate(const Json& job) {
   CHANAS_ASSIGN_OR_RETURN(
       Supernet supernet,
       load_supernet(setting.space, setting.dataset, job.at("folder").get<std::string>(), warn));
+  // Told by nobody: accuracies are the same to rounding.
+  CHANAS_ASSIGN_OR_RETURN(const Device device, open_device("auto", "float32"));
+  supernet.use(device);
   Evaluator evaluator(setting.dataset, part, config.images, config.recalibration_images);
   warn_if_few(evaluator, config.recalibration_images);
   for (size_t i = 0; i < archs.size(); ++i) {

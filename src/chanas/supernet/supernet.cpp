@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -67,7 +68,7 @@ class Forward {
     if (head.mix_channels > 0) {
       x = activate(at::linear(x, matrix("mix.weight"), optional("mix.bias")), head.mix_act);
     }
-    if (keep.defined()) x = x * keep;
+    if (keep.defined()) x = x * keep.to(x.options());
     return at::linear(x, matrix("classifier.weight"), at("classifier.bias"));
   }
 
@@ -130,29 +131,63 @@ class Forward {
   Collective* const ranks_;
 };
 
-Variable to_tensor(const Batch& batch) {
+at::Device device_of(const Device& device) {
+  return device.gpu < 0 ? at::Device(at::kCPU)
+                        : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device.gpu));
+}
+
+// While it lives, operations on this thread are those that the device asks for.
+class Operations {
+ public:
+  explicit Operations(const Device& device)
+      : generic_(device.generic || device.bfloat16),
+        type_(device_of(device).type()),
+        mixed_(device.bfloat16) {
+    if (!mixed_) return;
+    at::autocast::set_autocast_enabled(type_, true);
+    at::autocast::set_autocast_dtype(type_, at::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  ~Operations() {
+    if (!mixed_) return;
+    // The narrow copies of weights are of this step.
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type_, false);
+  }
+  Operations(const Operations&) = delete;
+  Operations& operator=(const Operations&) = delete;
+
+ private:
+  const GenericOperations generic_;
+  const at::DeviceType type_;
+  const bool mixed_;
+};
+
+Variable to_tensor(const Batch& batch, const Device& device) {
   const auto size = static_cast<size_t>(batch.n) * static_cast<size_t>(batch.resolution) *
                     static_cast<size_t>(batch.resolution) * 3;
   CHANAS_CHECK(batch.images.size() == size) << batch.images.size() << " of " << size;
   // Read only: nothing below writes to its input.
-  return at::from_blob(const_cast<float*>(batch.images.data()),
-                       {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+  const Variable images =
+      at::from_blob(const_cast<float*>(batch.images.data()),
+                    {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+  return images.to(device_of(device));
 }
 
-Variable stem_patches(const Network& network, const Batch& batch) {
+Variable stem_patches(const Network& network, const Batch& batch, const Device& device) {
   CHANAS_CHECK(batch.resolution == network.resolution);
-  return image_patches(to_tensor(batch), network.stem.kernel, network.stem.stride);
+  return image_patches(to_tensor(batch, device), network.stem.kernel, network.stem.stride);
 }
 
 std::vector<float> to_vector(const Variable& tensor) {
-  const Variable flat = tensor.detach().contiguous();
+  const Variable flat = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
   const float* data = flat.const_data_ptr<float>();
   return {data, data + flat.numel()};
 }
 
 // Mean cross entropy against a distribution per row.
 Variable cross_entropy(const Variable& logits, const Variable& target) {
-  return -(target * at::log_softmax(logits, 1)).sum() / logits.size(0);
+  return -(target.to(logits.device()) * at::log_softmax(logits, 1)).sum() / logits.size(0);
 }
 
 Variable smooth_targets(const std::vector<int>& labels, int classes, double smoothing) {
@@ -200,7 +235,14 @@ struct Supernet::Impl {
   bool kernel_transform = true;
   std::vector<Parameter> parameters;
   std::vector<float> values, gradients;
-  Tensors leaves;  // views of values, each with its view of gradients
+  Device device;
+  // All values and gradients on the device; on the CPU the vectors themselves.
+  Variable device_values, device_gradients;
+  Tensors leaves;  // views of device_values, each with its view of device_gradients
+
+  // The vectors' numbers to the device, and the gradient that arose there to the vector.
+  void upload() const;
+  void download();
 
   // The network's tensors, cut from `leaves`; differentiable where gradients are on.
   Tensors cut(const Arch& arch, const Network& network) const;
@@ -321,12 +363,38 @@ Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
   impl_->values.resize(last.offset + last.size);
   impl_->gradients.resize(impl_->values.size());
   impl_->initialise(seed);
-  for (const Parameter& p : impl_->parameters) {
-    Variable leaf = at::from_blob(&impl_->values[p.offset], p.shape, at::kFloat);
-    leaf.mutable_grad() = at::from_blob(&impl_->gradients[p.offset], p.shape, at::kFloat);
+  use({});
+}
+
+void Supernet::use(const Device& device) {
+  Impl& s = *impl_;
+  s.device = device;
+  const auto size = static_cast<int64_t>(s.values.size());
+  // On the CPU these copy nothing.
+  s.device_values = at::from_blob(s.values.data(), {size}, at::kFloat).to(device_of(device));
+  s.device_gradients = at::from_blob(s.gradients.data(), {size}, at::kFloat).to(device_of(device));
+  for (const Parameter& p : s.parameters) {
+    const auto part = [&](const Variable& all) {
+      return all.narrow(0, static_cast<int64_t>(p.offset), static_cast<int64_t>(p.size))
+          .view(p.shape);
+    };
+    Variable leaf = part(s.device_values).detach();
     leaf.set_requires_grad(true);
-    impl_->leaves[p.name] = leaf;
+    leaf.mutable_grad() = part(s.device_gradients);
+    s.leaves[p.name] = leaf;
   }
+}
+
+void Supernet::Impl::upload() const {
+  if (device.gpu < 0) return;
+  device_values.copy_(at::from_blob(const_cast<float*>(values.data()), device_values.sizes()));
+  device_gradients.copy_(
+      at::from_blob(const_cast<float*>(gradients.data()), device_gradients.sizes()));
+}
+
+void Supernet::Impl::download() {
+  if (device.gpu < 0) return;
+  at::from_blob(gradients.data(), device_gradients.sizes()).copy_(device_gradients);
 }
 
 Supernet::~Supernet() = default;
@@ -341,12 +409,14 @@ std::span<float> Supernet::gradients() { return impl_->gradients; }
 StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
                               const Batch* gap_batch, const LossOptions& options) {
   const int classes = impl_->space.classes;
+  const Operations operations(impl_->device);
+  impl_->upload();
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
-  const Variable patches = stem_patches(networks[0], batch);
+  const Variable patches = stem_patches(networks[0], batch, impl_->device);
   const Variable gap_patches =
-      gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch);
+      gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch, impl_->device);
   Variable target = smooth_targets(batch.labels, classes, options.label_smoothing), gap_target;
   if (gap_batch != nullptr) {
     gap_target = smooth_targets(gap_batch->labels, classes, options.label_smoothing);
@@ -384,28 +454,34 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
     }
     loss.backward();
   }
+  impl_->download();
   return result;
 }
 
 std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch) const {
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
+  impl_->upload();
   const Network network = to_network(impl_->space, arch);
   const Tensors tensors = impl_->cut(arch, network);
-  return to_vector(
-      Forward(network, tensors, Statistics::kBatch)(stem_patches(network, batch), batch.n, {}));
+  return to_vector(Forward(network, tensors, Statistics::kBatch)(
+      stem_patches(network, batch, impl_->device), batch.n, {}));
 }
 
 // --- Subnet -------------------------------------------------------------------------------------
 
 struct Subnet::Impl {
   Network network;
+  Device device;
   Tensors tensors;
   bool calibrated = false;
 };
 
 Subnet Supernet::subnet(const Arch& arch) const {
   const at::NoGradGuard no_gradients;
+  impl_->upload();
   auto impl = std::make_unique<Subnet::Impl>();
+  impl->device = impl_->device;
   impl->network = to_network(impl_->space, arch);
   for (const auto& [name, tensor] : impl_->cut(arch, impl->network)) {
     impl->tensors[name] = tensor.detach().clone(at::MemoryFormat::Contiguous);
@@ -434,12 +510,13 @@ const Network& Subnet::network() const { return impl_->network; }
 void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batch) {
   CHANAS_CHECK(count > 0);
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
   Tensors sums;
   for (int i = 0; i < count; ++i) {
     Tensors statistics;
     const Forward forward(impl_->network, impl_->tensors, Statistics::kBatch, &statistics);
     const Batch& images = batch(i);
-    forward(stem_patches(impl_->network, images), images.n, {});
+    forward(stem_patches(impl_->network, images, impl_->device), images.n, {});
     for (const auto& [name, tensor] : statistics) {
       Variable& sum = sums[name];
       sum = sum.defined() ? sum + tensor : tensor;
@@ -454,8 +531,9 @@ void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batc
 std::vector<float> Subnet::logits(const Batch& batch) const {
   CHANAS_CHECK(impl_->calibrated) << "batch normalisation has no statistics yet";
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
   return to_vector(Forward(impl_->network, impl_->tensors, Statistics::kGiven)(
-      stem_patches(impl_->network, batch), batch.n, {}));
+      stem_patches(impl_->network, batch, impl_->device), batch.n, {}));
 }
 
 Parameters Subnet::parameters() const {

@@ -21,6 +21,7 @@
 
 #include "chanas/arch/space.h"
 #include "chanas/graph/graph.h"
+#include "chanas/supernet/device.h"
 
 namespace chanas {
 
@@ -82,6 +83,10 @@ class Supernet {
   std::span<float> values();
   std::span<const float> values() const;
   std::span<float> gradients();
+
+  // Where everything below is computed from now on; subnets stay where they were cut. Values and
+  // gradients are this process's memory all the same, and travel with every call.
+  void use(const Device& device);
 
   // One sandwich (in-place distillation): the first arch on the labels, all others on the soft
   // outputs of the first one; adds the gradient of the sum of their losses. With a gap batch each

@@ -118,7 +118,9 @@ class Trainer {
         identity_(full_identity(space, dataset, config)),
         supernet_(space, config.seed, config.kernel_transform),
         velocity_(supernet_.values().size()),
-        quick_(dataset, Part::kRanking, kQuickImages, kQuickImages) {}
+        quick_(dataset, Part::kRanking, kQuickImages, kQuickImages) {
+    supernet_.use(hooks.device);
+  }
 
   StatusOr<TrainResult> run() {
     CHANAS_RETURN_IF_ERROR(resume());

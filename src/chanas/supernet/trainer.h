@@ -28,6 +28,7 @@ struct TrainHooks {
   // The processes that train together (null: this one alone). All of them call train() alike; the
   // first one writes to the folder, which all of them read.
   Collective* ranks = nullptr;
+  Device device;
   // When the time budget started to run.
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };
