@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <array>
+
 #include "chanas/supernet/collective.h"
 
 namespace chanas::generic {
@@ -61,7 +63,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
     v = inverse.detach().pow(-2) - epsilon;
   } else {
     const Tensor wide = x.to(weight.scalar_type());
-    const at::IntArrayRef pixels{0, 1, 2};
+    const std::array<int64_t, 3> pixels = {0, 1, 2};
     const double rows =
         summed(at::full({1}, x.numel() / x.size(3), at::kDouble), *ranks).item<double>();
     // Twice over the ranks, and no difference of large numbers.

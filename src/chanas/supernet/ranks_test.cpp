@@ -31,7 +31,6 @@ class RanksTest : public testing::Test {
     config_.batch_size = 22;  // two and three ranks get unequal parts
     config_.threads = 1;
     config_.checkpoint_every_s = 1e6;
-    config_.learning_rate = std::getenv("LR") ? std::atof(std::getenv("LR")) : 0.02;
   }
   void SetUp() override {
     if (!file_exists(join_path(CHANAS_BIN_DIR, "chanas-mpi.so")) ||
@@ -93,20 +92,18 @@ class RanksTest : public testing::Test {
   double epoch_ = 0;
 };
 
-// The bar: 1e-5 after 50 steps. That the ranks hold the same bits is checked by themselves at every
-// save (Collective::check_same).
-TEST_F(RanksTest, TwoRanksEqualOne) {
-  for (const std::string loss : {"plain", "gap"}) {
-    config_.loss = loss;
-    const int steps = loss == "plain" ? 50 : 20;
-    set_steps(steps);
-    EXPECT_EQ(completed(loss + "1", "").steps, steps);
-    EXPECT_EQ(completed(loss + "2", kMpirun).steps, steps);
-    const double most = difference(loss + "1", loss + "2");
-    EXPECT_LT(most, 1e-5) << loss;
-    EXPECT_GT(most, 0) << "the second one was not divided";
-    RecordProperty("difference_" + loss, fmt::format("{:.1e}", most));
-  }
+// That the ranks hold the same bits is checked by themselves at every save
+// (Collective::check_same). Not with the gap loss: in the first steps the gap is as small as a
+// loss's rounding, and where it has no sign the gradient jumps. supernet_device_test compares that
+// one's gradients.
+TEST_F(RanksTest, TwoRanksEqualOneAfter50Steps) {
+  set_steps(50);
+  EXPECT_EQ(completed("one", "").steps, 50);
+  EXPECT_EQ(completed("two", kMpirun).steps, 50);
+  const double most = difference("one", "two");
+  EXPECT_LT(most, 1e-5);
+  EXPECT_GT(most, 0) << "the second one was not divided";
+  RecordProperty("difference", fmt::format("{:.1e}", most));
 }
 
 // Ends with 75, and goes on with another number of ranks from the step where it was lost.
