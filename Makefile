@@ -8,10 +8,10 @@ TESTS ?=
 SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench doctor format check clean
+.PHONY: help setup build run test bench bench-peers bench-search bench-train doctor format check clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 setup: ## system packages and pinned wheels (nothing to do: under a second)
 	@scripts/bootstrap $(if $(SETUP_ONLY),--only $(SETUP_ONLY))
@@ -32,6 +32,20 @@ test: setup ## build and run all tests (TESTS=regex selects)
 
 bench: build ## benchmarks: median and spread of the zoo, search speed
 	@$(BIN)/chanas bench mobilenet_v3_large
+
+bench-search: build ## quality of the schedule search on recorded spaces (bench/out/search.json, .svg)
+	@$(BIN)/chanas-bench-search compare
+
+NETWORKS ?= zoo table3
+THREADS ?= 1 2
+ROUNDS ?= 12
+TUNE_BUDGET ?= 240
+bench-peers: build ## against other engines (NETWORKS="zoo table3 my.toml" THREADS="1 2" ROUNDS TUNE_BUDGET=seconds)
+	@peers=$$(scripts/bootstrap --only peers --print-folders) && $$peers/bin/python bench/peers/run.py --bin $(BIN) --networks $(NETWORKS) \
+		--threads $(THREADS) --rounds $(ROUNDS) --tune-budget $(TUNE_BUDGET)
+
+bench-train: build ## speed and memory of training steps beside plain LibTorch, to bench/out/train.json
+	@$(BIN)/bench-train bench/out/train.json
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
 	@$(BIN)/chanas doctor

@@ -312,7 +312,7 @@ class BootstrapTest(unittest.TestCase):
         module = load_bootstrap(REPOSITORY)
         wheels = module.read_wheels(REPOSITORY / "deps/wheels.txt")
         self.assertLessEqual({"pip", "torch", "halide", "onnxruntime", "numpy"}, set(wheels))
-        self.assertEqual({wheel.section for wheel in wheels.values()}, {"tool", "build", "test"})
+        self.assertEqual({wheel.section for wheel in wheels.values()}, {"tool", "build", "test", "peers"})
         self.assertTrue(all(wheel.size > 0 for wheel in wheels.values()))
         packages = module.debian_packages()
         self.assertEqual(len(packages), len(set(packages)))

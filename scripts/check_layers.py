@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent / "src" / "chanas"
 # Lowest first.
 ORDER = [
     "base", "arch", "graph", "target", "schedule", "runtime", "codegen", "measure", "store", "tune",
-    "data", "supernet", "predict", "search", "deploy", "report", "pipeline", "cli",
+    "data", "supernet", "predict", "search", "deploy", "report", "pipeline", "bench", "cli",
 ]
 
 # Include prefix -> modules that may name it. JSON and formatting belong to base and are everybody's.
@@ -24,11 +24,14 @@ OWNERS = {
     "torch": {"supernet"},
     "ATen": {"supernet"},
     "c10": {"supernet"},
+    "mpi.h": {"supernet"},
     "turbojpeg": {"data"},
     "png.h": {"data"},
     "archive": {"data"},
     "openssl": {"base"},
-    "CLI": {"cli"},
+    "CLI": {"bench", "cli"},
+    "Eigen": {"tune"},
+    "zlib.h": {"bench"},
 }
 # Heavy headers appear in no header that another module includes.
 HEAVY = ("Halide.h", "torch/", "ATen/", "nlohmann/json.hpp", "toml++/")

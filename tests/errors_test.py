@@ -1,6 +1,7 @@
 """What a user gets to read when something is wrong, and that nothing is lost."""
 import contextlib
 import pathlib
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -23,8 +24,14 @@ class ErrorsTest(ChanasTestCase):
         self.assertIn("--nonsense", self.chanas("run", "--nonsense", expect=2).stderr)
         self.chanas("fly", expect=2)
 
+    def test_bad_flags_leave_no_trace(self):
+        for flags, code in [(["--threads", "900"], 3), (["--limit-ms", "-1"], 2), (["--budget", "5 parsecs"], 2),
+                            (["--from", "nosuch"], 2), (["--space", "nosuch"], 3)]:
+            self.chanas("run", "--run-dir", "r", *flags, expect=code)
+            self.assertFalse((self.folder / "r").exists(), flags)
+
     def test_every_command_has_help_with_an_example(self):
-        for command in ["run", "space", "tune", "train", "predict", "search", "export", "report", "bench",
+        for command in ["run", "space", "tune", "train", "rank-check", "predict", "search", "export", "report", "bench",
                         "explain", "doctor"]:
             self.assertIn("example:", self.chanas(command, "--help").stdout, command)
         self.assertIn("check", self.chanas("lut", "--help").stdout)
@@ -74,6 +81,39 @@ class ErrorsTest(ChanasTestCase):
             path.write_bytes(path.read_bytes()[:1000])
         done = self.chanas("run", "--config", self.config(), "--run-dir", "r", "--until", "narrow", expect=3)
         self.assertIn("supernet", done.stderr)
+
+    def test_another_config_goes_on_in_the_same_run(self):
+        self.chanas("run", "--config", self.config(), "--run-dir", "r", "--until", "train")
+        done = self.chanas("run", "--run-dir", "r", "--seed", "6", "--until", "train")
+        self.assertIn("run.seed was 5 in this run, now it is 6", done.stderr)
+        self.assertNotIn("train: supernet (done before", done.stderr)
+        done = self.chanas("run", "--run-dir", "r", "--limit-ms", "1", "--until", "train")
+        self.assertIn("train: supernet (done before", done.stderr)
+
+    def test_changed_files_are_noticed(self):
+        config = self.config()
+        space = self.folder / "own.toml"
+        shutil.copyfile(ROOT / "tests" / "tiny_space.toml", space)
+        command = ["run", "--config", config, "--space", "own.toml", "--run-dir", "r", "--until", "tune"]
+        self.chanas(*command)
+        self.assertIn("space and data (done before", self.chanas(*command).stderr)
+        (self.folder / "r" / "result.json").write_text("{}")
+        self.assertIn("result.json is damaged", self.chanas(*command, expect=3).stderr)
+        space.write_text(space.read_text().replace("expands = [3]", "expands = [4]"))
+        changed = self.chanas(*command)
+        self.assertNotIn("done before", changed.stderr)
+        # What came of other stages is no result of this run.
+        self.assertFalse((self.folder / "r" / "result.json").exists())
+
+    def test_full_disk(self):
+        """No file may grow over 100 kB: the run says which, and goes on when there is room."""
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        command = ["run", "--config", self.config(), "--run-dir", "r", "--until", "train"]
+        done = subprocess.run([str(BIN / "chanas"), *map(str, command)], capture_output=True, text=True,
+                              cwd=self.folder, preexec_fn=limit, timeout=300)
+        self.assertIn(done.returncode, (1, 75), done.stderr)
+        self.assertRegex(done.stderr, "error: .*r/.*(File too large|disk|full)")
+        self.chanas(*command)
 
     def test_two_runs_in_one_folder(self):
         first = subprocess.Popen(

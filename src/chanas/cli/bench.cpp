@@ -1,16 +1,18 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "chanas/arch/network.h"
 #include "chanas/base/file.h"
 #include "chanas/base/log.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
+#include "chanas/cli/limits.h"
+#include "chanas/cli/model.h"
+#include "chanas/deploy/deploy.h"
 #include "chanas/graph/onnx.h"
-#include "chanas/graph/passes.h"
 #include "chanas/tune/latency_table.h"
 
 namespace chanas {
@@ -21,83 +23,144 @@ struct Flags {
   DeviceFlags device;
   int repeats = 3, samples = 50;
   bool layers = false;
-  std::string onnx;
+  std::string onnx, folder;
 };
 
-// Tuned where the store has rows, else default schedules; says which.
-StatusOr<ExecutionPlan> bench_plan(Device& device, const Network& network, bool* tuned) {
-  CutNetwork cut = cut_network(network);
-  *tuned = false;
-  if (device.store) {
-    CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, params(network) * int64_t{sizeof(float)}));
-    CHANAS_ASSIGN_OR_RETURN(
-        LatencyTable table,
-        LatencyTable::build(*device.store, device.key, device.runner->target(), cut.elements));
-    *tuned = true;
-    return table.plan(network);
+constexpr uint64_t kWeightSeed = 1;
+
+// Tuned where a store is named, else default schedules.
+StatusOr<ExecutionPlan> bench_plan(Device& device, const Model& model) {
+  const Target& target = device.runner->target();
+  if (!device.store) {
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan,
+                            default_plan(model.cut, target, device.plan.threads));
+    plan.network = model.name;
+    return plan;
   }
-  return default_plan(cut, device.runner->target(), device.plan.threads);
+  CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, model.weight_bytes));
+  CHANAS_ASSIGN_OR_RETURN(LatencyTable table, LatencyTable::build(*device.store, device.key, target,
+                                                                  model.cut.elements));
+  return table.plan(model.cut, model.name);
+}
+
+Status write_model(const Flags& flags, const Model& model, const ExecutionPlan& plan) {
+  const Graph& graph = model.cut.graph;
+  if (!flags.onnx.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(std::string onnx,
+                            to_onnx(graph, random_parameters(graph, kWeightSeed), model.name));
+    CHANAS_RETURN_IF_ERROR(write_file_atomic(flags.onnx, onnx));
+    log_info("wrote {}", flags.onnx);
+  }
+  if (flags.folder.empty()) return absl::OkStatus();
+  ExportRequest request;
+  request.folder = flags.folder;
+  request.name = model.name;
+  request.graph = graph;
+  request.parameters = random_parameters(graph, kWeightSeed);
+  request.plan = plan;
+  CHANAS_RETURN_IF_ERROR(
+      export_network(request, [](const std::string& step) { log_info("  {}", step); }).status());
+  log_info("exported to {}", flags.folder);
+  return absl::OkStatus();
+}
+
+// One stage against the machine's limits: its work at peak, or its operands read and written once
+// at the speed of the cache, whichever takes longer.
+struct StageCost {
+  double macs = 0, bytes = 0, roofline_us = 0;
+};
+
+StageCost stage_cost(const ExecutionPlan& plan, const Stage& stage, const MachineLimits& limits) {
+  StageCost cost;
+  const Graph& graph = stage.workload.graph;
+  cost.macs = static_cast<double>(macs(graph));
+  int64_t floats = plan.buffers[static_cast<size_t>(stage.output)].shape.elements();
+  for (int input : stage.inputs)
+    floats += plan.buffers[static_cast<size_t>(input)].shape.elements();
+  cost.bytes = static_cast<double>(floats * int64_t{sizeof(float)} + weight_bytes(graph));
+  if (limits.gflops > 0) {
+    cost.roofline_us =
+        std::max(2e-3 * cost.macs / limits.gflops, 1e-3 * cost.bytes / limits.cache_gb_per_s);
+  }
+  return cost;
+}
+
+// Where the time goes: rows for people, the same as JSON.
+Json stage_report(const ExecutionPlan& plan, const std::vector<double>& stage_us,
+                  const MachineLimits& limits, std::vector<std::vector<std::string>>& rows) {
+  Json layers = Json::array();
+  double sum_us = 0, sum_macs = 0, sum_roofline = 0;
+  auto row = [&](const std::string& name, const std::string& what, double us, double work,
+                 double roofline) {
+    rows.push_back({name, what, fmt::format("{:.1f}", us),
+                    fmt::format("{:.1f}", 2e-3 * work / std::max(us, 1e-3)),
+                    fmt::format("{:.1f}", roofline),
+                    fmt::format("{:.0f} %", 100 * roofline / std::max(us, 1e-3))});
+  };
+  for (size_t i = 0; i < plan.stages.size() && i < stage_us.size(); ++i) {
+    const Stage& stage = plan.stages[i];
+    const StageCost cost = stage_cost(plan, stage, limits);
+    layers.push_back({{"stage", stage.name},
+                      {"workload", stage.workload.describe()},
+                      {"us", stage_us[i]},
+                      {"macs", cost.macs},
+                      {"bytes", cost.bytes},
+                      {"roofline_us", cost.roofline_us}});
+    row(stage.name, stage.workload.describe(), stage_us[i], cost.macs, cost.roofline_us);
+    sum_us += stage_us[i];
+    sum_macs += cost.macs;
+    sum_roofline += cost.roofline_us;
+  }
+  row("all", "", sum_us, sum_macs, sum_roofline);
+  return layers;
 }
 
 Status bench(const Flags& flags, const Globals& globals) {
-  CHANAS_ASSIGN_OR_RETURN(Network network, load_network(flags.network));
-  if (!flags.onnx.empty()) {
-    Graph graph = lower(network);
-    CHANAS_ASSIGN_OR_RETURN(std::string model,
-                            to_onnx(graph, random_parameters(graph, 1), network.name));
-    CHANAS_RETURN_IF_ERROR(write_file_atomic(flags.onnx, model));
-    log_info("wrote {}", flags.onnx);
-  }
+  CHANAS_ASSIGN_OR_RETURN(Model model, load_model(flags.network));
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
-  bool tuned = false;
-  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, bench_plan(device, network, &tuned));
-  log_info("{}: {:.1f}M multiply-adds, {} stages, {} schedules, {} thread(s)", network.name,
-           static_cast<double>(macs(network)) / 1e6, plan.stages.size(),
-           tuned ? "tuned" : "default", plan.threads);
+  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, bench_plan(device, model));
+  const bool tuned = device.store != nullptr;
+  const auto work = static_cast<double>(macs(model.cut.graph));
+  log_info("{}: {:.1f}M multiply-adds, {} stages, {} schedules, {} thread(s)", model.name,
+           work / 1e6, plan.stages.size(), tuned ? "tuned" : "default", plan.threads);
+  CHANAS_RETURN_IF_ERROR(write_model(flags, model, plan));
+  if (flags.repeats == 0) return absl::OkStatus();
   Json repeats = Json::array();
   std::vector<std::vector<std::string>> rows;
   NetworkMeasurement best;
   for (int i = 0; i < flags.repeats; ++i) {
     CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement m,
                             device.runner->measure_network(plan, flags.samples));
-    rows.push_back(
-        {std::to_string(i + 1), fmt::format("{:.3f}", m.median_us / 1000),
-         fmt::format("{:.3f}", m.p10_us / 1000), fmt::format("{:.3f}", m.p90_us / 1000),
-         fmt::format("{:.3f}", m.min_us / 1000),
-         fmt::format("{:.1f}", 2e-3 * static_cast<double>(macs(network)) / m.median_us)});
+    rows.push_back({std::to_string(i + 1), fmt::format("{:.3f}", m.median_us / 1000),
+                    fmt::format("{:.3f}", m.p10_us / 1000), fmt::format("{:.3f}", m.p90_us / 1000),
+                    fmt::format("{:.3f}", m.min_us / 1000),
+                    fmt::format("{:.1f}", 2e-3 * work / m.median_us)});
     repeats.push_back({{"median_us", m.median_us},
                        {"p10_us", m.p10_us},
                        {"p90_us", m.p90_us},
                        {"min_us", m.min_us}});
     if (i == 0 || m.median_us < best.median_us) best = m;
   }
-  Json layers = Json::array();
+  MachineLimits limits;
+  if (flags.layers) limits = measure_limits(plan.target, plan.threads);
   std::vector<std::vector<std::string>> layer_rows;
-  for (size_t i = 0; i < plan.stages.size() && i < best.stage_us.size(); ++i) {
-    const Stage& stage = plan.stages[i];
-    double work = static_cast<double>(macs(stage.workload.graph));
-    layers.push_back({{"stage", stage.name},
-                      {"workload", stage.workload.describe()},
-                      {"us", best.stage_us[i]},
-                      {"macs", work}});
-    layer_rows.push_back({stage.name, stage.workload.describe(),
-                          fmt::format("{:.1f}", best.stage_us[i]),
-                          fmt::format("{:.1f}", 2e-3 * work / std::max(best.stage_us[i], 1e-3))});
-  }
+  Json layers = stage_report(plan, best.stage_us, limits, layer_rows);
   if (globals.json) {
-    print_json({{"network", network.name},
+    print_json({{"network", model.name},
                 {"threads", plan.threads},
                 {"tuned", tuned},
-                {"macs", macs(network)},
+                {"macs", macs(model.cut.graph)},
                 {"repeats", repeats},
+                {"limits", {{"gflops", limits.gflops}, {"cache_gb_per_s", limits.cache_gb_per_s}}},
                 {"layers", layers}});
     return absl::OkStatus();
   }
   print_table({"repeat", "median ms", "p10", "p90", "min", "GFLOP/s"}, rows);
   if (flags.layers) {
-    fmt::print("\n");
+    fmt::print("\nroofline: {:.0f} GFLOP/s, {:.0f} GB/s from the cache, measured now\n",
+               limits.gflops, limits.cache_gb_per_s);
     std::fflush(stdout);
-    print_table({"stage", "workload", "us", "GFLOP/s"}, layer_rows);
+    print_table({"stage", "workload", "us", "GFLOP/s", "roofline us", "reached"}, layer_rows);
   }
   return absl::OkStatus();
 }
@@ -108,18 +171,21 @@ void add_bench(CLI::App& app, Cli& cli) {
   CLI::App* sub = add_subcommand(app, cli, "bench", "end-to-end and per-layer latency of a network",
                                  "chanas bench mobilenet_v3_large --threads 2 --layers");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("network", flags->network, "network of the zoo, or a network file")
+  sub->add_option("network", flags->network, "network of the zoo, network file or graph file")
       ->capture_default_str();
-  sub->add_option("--repeats", flags->repeats, "repetitions")
+  sub->add_option("--repeats", flags->repeats, "repetitions; 0: only write what is asked for")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000));
+      ->check(CLI::Range(0, 1000));
   sub->add_option("--samples", flags->samples, "runs per repetition")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
-  sub->add_flag("--layers", flags->layers, "time of every stage");
+  sub->add_flag("--layers", flags->layers, "time of every stage, against the machine's limits");
   sub->add_option("--onnx", flags->onnx,
                   "also write the network (random weights) for other runtimes")
       ->type_name("FILE");
+  sub->add_option("--export", flags->folder,
+                  "also export it as a C library (the same random weights)")
+      ->type_name("DIR");
   add_device_options(sub, flags->device);
   sub->callback(
       [flags, &cli] { cli.action = [flags, &cli] { return bench(*flags, cli.globals); }; });

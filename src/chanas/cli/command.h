@@ -40,6 +40,7 @@ void add_tune(CLI::App& app, Cli& cli);
 void add_bench(CLI::App& app, Cli& cli);
 void add_lut(CLI::App& app, Cli& cli);
 void add_explain(CLI::App& app, Cli& cli);
+void add_rank_check(CLI::App& app, Cli& cli);
 void add_doctor(CLI::App& app, Cli& cli);
 
 // Standard output: the JSON text, or rows aligned in columns (numbers to the right).

@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "chanas/arch/space.h"
+#include "chanas/base/names.h"
 #include "chanas/base/progress.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
+#include "chanas/cli/model.h"
 #include "chanas/pipeline/pipeline.h"
 #include "chanas/tune/latency_table.h"
 
@@ -19,6 +21,7 @@ struct Flags {
   std::string network;
   DeviceFlags device;
   std::string run_dir;
+  std::string schedule, trace;
 };
 
 // The network that a finished run returned.
@@ -31,20 +34,93 @@ StatusOr<Network> winner(const std::string& run_dir, int64_t* weight_bytes) {
   return network_from_json(result["network"]);
 }
 
+// One stage's schedule in full: what every field decides, the loops, and the program.
+Status show_stage(const Stage& stage, const ExecutionPlan& plan, const std::string& trace,
+                  const Globals& globals, Json& json) {
+  ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
+  Schedule schedule = stage.schedule;
+  if (!trace.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(schedule, parse_schedule(space, trace));
+    CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
+  }
+  Candidate candidate{stage.workload, schedule};
+  std::string loops, program;
+  CHANAS_ASSIGN_OR_RETURN(loops, dump_candidate(candidate, plan.target, plan.threads, "loop_nest"));
+  CHANAS_ASSIGN_OR_RETURN(program, dump_candidate(candidate, plan.target, plan.threads, "lowered"));
+  if (globals.json) {
+    json.push_back({{"stage", stage.name},
+                    {"workload", stage.workload.describe()},
+                    {"schedule", to_text(space, schedule)},
+                    {"loop_nest", loops},
+                    {"program", program}});
+    return absl::OkStatus();
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < space.fields.size(); ++i) {
+    const Field& field = space.fields[i];
+    std::vector<std::string> choices;
+    for (int choice : field.choices) choices.push_back(std::to_string(choice));
+    rows.push_back({field.name, std::to_string(schedule.values[i]), join(choices),
+                    std::string(primitive_name(field.primitive)),
+                    std::string(field_help(field.name))});
+  }
+  fmt::print("{}: {}, {} thread(s)\n{}\n\n", stage.name, stage.workload.describe(), plan.threads,
+             to_text(space, schedule));
+  std::fflush(stdout);
+  print_table({"field", "value", "of", "primitive", "meaning"}, rows);
+  fmt::print("\nloops:\n{}\nprogram:\n{}\n", loops, program);
+  return absl::OkStatus();
+}
+
+// --schedule names a stage ("units.3/depthwise") or an element with all its stages ("units.3").
+Status show_schedules(const ExecutionPlan& plan, const Flags& flags, const Globals& globals) {
+  std::vector<const Stage*> shown;
+  std::vector<std::string> names;
+  for (const Stage& stage : plan.stages) {
+    names.push_back(stage.name);
+    if (stage.name == flags.schedule || stage.name.starts_with(flags.schedule + "/")) {
+      shown.push_back(&stage);
+    }
+  }
+  if (shown.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("--schedule is \"{}\", expected a stage: {}", flags.schedule, join(names)));
+  }
+  if (!flags.trace.empty() && shown.size() > 1) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--trace is one stage's, \"{}\" has {}; name one of them", flags.schedule, shown.size()));
+  }
+  Json json = Json::array();
+  for (const Stage* stage : shown) {
+    CHANAS_RETURN_IF_ERROR(
+        annotate(show_stage(*stage, plan, flags.trace, globals, json), stage->name));
+  }
+  if (globals.json) print_json(json);
+  return absl::OkStatus();
+}
+
 Status explain(Flags flags, const Globals& globals) {
   int64_t weight_bytes = 0;
-  Network network;
+  Model model;
   if (!flags.run_dir.empty()) {
     CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(flags.run_dir));
     flags.device.device = config.device;
     flags.device.threads = config.threads;
     if (flags.device.store.empty()) flags.device.store = flags.run_dir + "/chanas.db";
-    CHANAS_ASSIGN_OR_RETURN(network, winner(flags.run_dir, &weight_bytes));
+    CHANAS_ASSIGN_OR_RETURN(Network network, winner(flags.run_dir, &weight_bytes));
+    model = model_of(network);
   } else if (!flags.network.empty()) {
-    CHANAS_ASSIGN_OR_RETURN(network, load_network(flags.network));
-    weight_bytes = params(network) * int64_t{sizeof(float)};
+    CHANAS_ASSIGN_OR_RETURN(model, load_model(flags.network));
+    weight_bytes = model.weight_bytes;
   } else {
     return absl::InvalidArgumentError("name a network, or a finished run with --run-dir");
+  }
+  if (!flags.schedule.empty() && flags.device.store.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+    CHANAS_ASSIGN_OR_RETURN(
+        ExecutionPlan plan,
+        default_plan(cut_network(network), device.runner->target(), flags.device.threads));
+    return show_schedules(plan, flags, globals);
   }
   if (flags.device.store.empty()) {
     return absl::InvalidArgumentError("name the database of measurements with --store");
@@ -52,9 +128,13 @@ Status explain(Flags flags, const Globals& globals) {
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
   CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, weight_bytes));
   const Target& target = device.runner->target();
-  std::vector<Element> elements = cut_network(network).elements;
+  const std::vector<Element>& elements = model.cut.elements;
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
                           LatencyTable::build(*device.store, device.key, target, elements));
+  if (!flags.schedule.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network));
+    return show_schedules(plan, flags, globals);
+  }
   auto now = std::chrono::duration_cast<std::chrono::seconds>(
                  std::chrono::system_clock::now().time_since_epoch())
                  .count();
@@ -90,14 +170,14 @@ Status explain(Flags flags, const Globals& globals) {
     }
   }
   if (globals.json) {
-    print_json({{"network", network.name},
+    print_json({{"network", model.name},
                 {"device", target.name},
                 {"plan", device.key.plan},
                 {"sum_us", sum},
                 {"stages", json}});
     return absl::OkStatus();
   }
-  fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", network.name, target.name,
+  fmt::print("{} on {} (plan {}): the table's rows sum to {:.3f} ms\n", model.name, target.name,
              device.key.plan, sum / 1000);
   std::fflush(stdout);
   print_table({"element", "cut", "workload", "us", "record", "origin", "age", "schedule"}, rows);
@@ -110,11 +190,18 @@ void add_explain(CLI::App& app, Cli& cli) {
   CLI::App* sub = add_subcommand(
       app, cli, "explain",
       "where each microsecond of a network comes from: row, record, schedule, age",
-      "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db");
+      "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db\n"
+      "  chanas explain mobilenet_v3_large --schedule units.3");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("network", flags->network, "network of the zoo, or a network file");
+  sub->add_option("network", flags->network, "network of the zoo, network file or graph file");
   sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")
       ->type_name("DIR");
+  sub->add_option("--schedule", flags->schedule,
+                  "show the schedules of this element or stage: fields, loops, program (default "
+                  "schedules without --store)")
+      ->type_name("STAGE");
+  sub->add_option("--trace", flags->trace, "another schedule of that stage, as text")
+      ->needs(sub->get_option("--schedule"));
   add_device_options(sub, flags->device);
   sub->callback(
       [flags, &cli] { cli.action = [flags, &cli] { return explain(*flags, cli.globals); }; });

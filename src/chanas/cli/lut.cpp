@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "chanas/arch/space.h"
 #include "chanas/base/file.h"
@@ -40,6 +41,9 @@ Status apply_run_dir(Flags& flags) {
   }
   return absl::OkStatus();
 }
+
+// Whole networks from which a boundary term can be fitted on one half and judged on the other.
+constexpr size_t kFewestToFit = 20;
 
 std::string age(int64_t time_s) {
   auto now = std::chrono::duration_cast<std::chrono::seconds>(
@@ -136,13 +140,22 @@ Status check(Flags flags, const Globals& globals) {
                                                          if (!globals.quiet) progress.update(done);
                                                        }));
   }
+  // Without a run's term one is fitted on the first half, and all is judged on the second.
+  size_t judged_from = 0;
+  if (!fitted && measured.size() >= kFewestToFit) {
+    judged_from = measured.size() / 2;
+    term = check_boundary(measured, static_cast<int>(judged_from)).term;
+    fitted = true;
+  }
   std::vector<double> sums, predicted, real;
-  for (const NetworkCheck& n : measured) {
+  for (const NetworkCheck& n : std::span(measured).subspan(judged_from)) {
     sums.push_back(n.sample.sum_us);
     predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages +
                         term.constant_us);
     real.push_back(n.sample.measured_us);
   }
+  CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
+                          check_kinds(*device.store, device.key, measured));
   Agreement by_row = agreement(rows), plain = agreement(sums, real),
             corrected = agreement(predicted, real);
   int64_t oldest = 0;
@@ -158,6 +171,12 @@ Status check(Flags flags, const Globals& globals) {
                 {"sum", to_json(plain)},     {"networks", to_json(fitted ? corrected : plain)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
+    for (const KindCheck& kind : kinds) {
+      out["kinds"].push_back({{"kind", kind.kind},
+                              {"stages", kind.stages},
+                              {"row_us", kind.row_us},
+                              {"inside_us", kind.inside_us}});
+    }
     print_json(out);
     return absl::OkStatus();
   }
@@ -167,6 +186,17 @@ Status check(Flags flags, const Globals& globals) {
   print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
                "within 5 %", "within 10 %"},
               lines);
+  fmt::print("\n");
+  std::fflush(stdout);
+  std::vector<std::vector<std::string>> kind_lines;
+  for (const KindCheck& kind : kinds) {
+    kind_lines.push_back({kind.kind, std::to_string(kind.stages),
+                          fmt::format("{:.1f}", kind.row_us / kind.stages),
+                          fmt::format("{:.1f}", kind.inside_us / kind.stages),
+                          fmt::format("{:+.1f} %", 100 * (kind.row_us / kind.inside_us - 1))});
+  }
+  print_table({"stages inside the networks", "count", "row us", "inside us", "row against inside"},
+              kind_lines);
   fmt::print("oldest row: {} old\n", age(oldest));
   for (const RowCheck& row : rows) {
     if (!row.failure.empty()) fmt::print("failed: {}: {}\n", row.description, row.failure);

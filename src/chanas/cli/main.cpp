@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <exception>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
@@ -36,6 +37,7 @@ int main(int argc, char** argv) {
   add_space(app, cli);
   add_tune(app, cli);
   add_stages(app, cli);
+  add_rank_check(app, cli);
   add_bench(app, cli);
   add_lut(app, cli);
   add_explain(app, cli);
@@ -47,7 +49,13 @@ int main(int argc, char** argv) {
     return code == 0 ? 0 : 2;
   }
   set_log_quiet(cli.globals.quiet);
-  Status status = cli.action ? cli.action() : absl::OkStatus();
+  Status status;
+  try {
+    if (cli.action) status = cli.action();
+  } catch (const std::exception& error) {
+    // Of a file that was changed by hand, most likely: everything else comes as a status.
+    status = absl::InternalError(std::string("unexpected: ") + error.what());
+  }
   if (!status.ok()) {
     std::fprintf(stderr, "%s: %s\n", absl::IsCancelled(status) ? "chanas" : "error",
                  std::string(status.message()).c_str());

@@ -2,6 +2,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <stdexcept>
 
 #include "chanas/base/file.h"
 #include "chanas/cli/command.h"
@@ -19,9 +20,17 @@ void add_run_options(CLI::App* app, RunFlags& flags) {
       ->type_name("DIR|ARCHIVE");
   app->add_option("--space", flags.space, "space name or file")->type_name("NAME|FILE");
   app->add_option("--device", flags.device, "local, or simulated")->type_name("NAME");
-  app->add_option("--limit-ms", flags.limit_ms, "latency limit in milliseconds")->type_name("X");
-  app->add_option("--threads", flags.threads, "threads the network runs on")->type_name("N");
-  app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")->type_name("T");
+  app->add_option("--limit-ms", flags.limit_ms, "latency limit in milliseconds")
+      ->type_name("X")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--threads", flags.threads, "threads the network runs on")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--budget", flags.budget, "time for everything, e.g. \"20 min\"")
+      ->type_name("T")
+      ->check([](const std::string& text) {
+        return std::string(parse_duration(text).status().message());
+      });
   app->add_option("--seed", flags.seed, "one seed, one result")->type_name("N");
   app->add_option("--store", flags.store, "database of measurements [<run dir>/chanas.db]")
       ->type_name("FILE");
@@ -44,13 +53,7 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
   if (flags.data) c.data = *flags.data;
   if (flags.space) c.space = *flags.space;
   if (flags.device) c.device = *flags.device;
-  if (flags.limit_ms) {
-    if (!(*flags.limit_ms > 0)) {
-      return absl::InvalidArgumentError("--limit-ms is " + std::to_string(*flags.limit_ms) +
-                                        ", expected a positive number");
-    }
-    c.limit_ms = *flags.limit_ms;
-  }
+  if (flags.limit_ms) c.limit_ms = *flags.limit_ms;
   if (flags.threads) c.threads = *flags.threads;
   if (flags.seed) c.seed = *flags.seed;
   if (flags.budget) {
@@ -60,15 +63,9 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
   return options;
 }
 
-Status run_and_print(const PipelineOptions& options, const Globals& globals) {
-  CHANAS_RETURN_IF_ERROR(run_pipeline(options));
-  StatusOr<std::string> text = read_result(options.run_dir);
-  if (!text.ok()) return absl::OkStatus();  // stopped before export by --until
-  CHANAS_ASSIGN_OR_RETURN(Json result, parse_json(*text));
-  if (globals.json) {
-    print_json(result);
-    return absl::OkStatus();
-  }
+namespace {
+
+void print_result(const Json& result, const std::string& run_dir) {
   const Json& latency = result["latency_us"];
   const Json& accuracy = result["accuracy"];
   auto ms = [](const Json& us) { return fmt::format("{:.3f} ms", us.get<double>() / 1000); };
@@ -90,7 +87,29 @@ Status run_and_print(const PipelineOptions& options, const Globals& globals) {
         fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters", result["macs"].get<double>() / 1e6,
                     result["params"].get<double>() / 1e6)},
        {"library", result["export"].get<std::string>()},
-       {"report", join_path(options.run_dir, "report.html")}});
+       {"report", join_path(run_dir, "report.html")}});
+}
+
+}  // namespace
+
+Status run_and_print(const PipelineOptions& options, const Globals& globals) {
+  CHANAS_RETURN_IF_ERROR(run_pipeline(options));
+  StatusOr<std::string> text = read_result(options.run_dir);
+  if (!text.ok()) return absl::OkStatus();  // stopped before export by --until
+  const std::string path = join_path(options.run_dir, "result.json");
+  StatusOr<Json> result = parse_json(*text);
+  try {
+    if (!result.ok()) throw std::runtime_error(std::string(result.status().message()));
+    if (globals.json) {
+      print_json(*result);
+    } else {
+      print_result(*result, options.run_dir);
+    }
+  } catch (const std::exception& error) {  // a key that is missing, or of another type
+    return absl::DataLossError(
+        fmt::format("{} is damaged ({}); remove it and repeat the command: it is written again",
+                    path, error.what()));
+  }
   return absl::OkStatus();
 }
 
@@ -100,8 +119,12 @@ void add_run(CLI::App& app, Cli& cli) {
                      "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
   auto flags = std::make_shared<RunFlags>();
   add_run_options(sub, *flags);
-  sub->add_option("--from", flags->from, "first stage to do again")->type_name("STAGE");
-  sub->add_option("--until", flags->until, "last stage to do")->type_name("STAGE");
+  sub->add_option("--from", flags->from, "first stage to do again")
+      ->type_name("STAGE")
+      ->check(CLI::IsMember(stage_names()));
+  sub->add_option("--until", flags->until, "last stage to do")
+      ->type_name("STAGE")
+      ->check(CLI::IsMember(stage_names()));
   sub->add_flag("--help-config", flags->help_config,
                 "every key of the config file with its default");
   sub->callback([flags, &cli] {

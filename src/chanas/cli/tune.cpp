@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +11,7 @@
 #include "chanas/base/progress.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
+#include "chanas/cli/model.h"
 #include "chanas/pipeline/config.h"
 #include "chanas/tune/latency_table.h"
 #include "chanas/tune/tuner.h"
@@ -20,6 +22,8 @@ namespace {
 struct Flags {
   std::string what = "demo";
   DeviceFlags device{.device = "local", .store = "chanas.db", .threads = 1};
+  std::string strategy = "gp";
+  std::string learn;
   int trials = 16;
   std::string budget = "0";
   uint64_t seed = 1;
@@ -28,47 +32,51 @@ struct Flags {
 Status tune_command(const Flags& flags, const Globals& globals) {
   std::vector<Element> elements;
   int64_t weight_bytes = 0;
-  std::vector<std::string> spaces = space_names(), zoo = zoo_names();
-  bool is_network = std::find(zoo.begin(), zoo.end(), flags.what) != zoo.end();
-  if (!is_network) {
-    StatusOr<ArchSpace> space = load_space(flags.what);
-    if (space.ok()) {
-      elements = space_elements(*space);
-      weight_bytes = typical_weight_bytes(*space);
-    } else if (StatusOr<Network> network = load_network(flags.what); network.ok()) {
-      is_network = true;
-    } else {
-      return absl::InvalidArgumentError(
-          fmt::format("\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}",
-                      flags.what, join(spaces), join(zoo), space.status().message()));
-    }
-  }
-  if (is_network) {
-    CHANAS_ASSIGN_OR_RETURN(Network network, load_network(flags.what));
-    elements = cut_network(network).elements;
-    weight_bytes = params(network) * int64_t{sizeof(float)};
+  if (StatusOr<Model> model = load_model(flags.what); model.ok()) {
+    elements = model->cut.elements;
+    weight_bytes = model->weight_bytes;
+  } else if (StatusOr<ArchSpace> space = load_space(flags.what); space.ok()) {
+    elements = space_elements(*space);
+    weight_bytes = typical_weight_bytes(*space);
+  } else {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is neither a space ({}) nor a network ({}), nor a file of one: {}; {}",
+                    flags.what, join(space_names()), join(zoo_names()), space.status().message(),
+                    model.status().message()));
   }
   TuneOptions options;
+  options.strategy = flags.strategy;
   options.trials = flags.trials;
   options.seed = flags.seed;
   CHANAS_ASSIGN_OR_RETURN(options.budget_s, parse_duration(flags.budget));
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
+  if (!flags.learn.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(auto store, Store::open(flags.learn));
+    CHANAS_ASSIGN_OR_RETURN(options.lessons, read_lessons(*store));
+  }
   device.plan.cold_bytes = weight_bytes;
   device.key = record_key(device.runner->target(), device.plan);
   std::vector<TuningTask> tasks = tuning_tasks(elements);
   log_info("tuning {} workloads of {} for {}, {} thread(s)", tasks.size(), flags.what,
            device.runner->target().name, device.plan.threads);
   TuneProgress last;
+  const auto start = std::chrono::steady_clock::now();
+  int known = -1;  // trials that the store held
+  double per_minute = 0;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
     CHANAS_RETURN_IF_ERROR(tune(
         *device.runner, *device.store, tasks, device.plan, options, [&](const TuneProgress& p) {
           last = p;
+          if (known < 0) known = p.done;
+          const std::chrono::duration<double, std::ratio<60>> minutes =
+              std::chrono::steady_clock::now() - start;
+          per_minute = (p.done - known) / std::max(minutes.count(), 1e-3);
           if (globals.quiet) return;
           progress.update(
               p.done * static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total),
-              fmt::format("{} of {} trials, {:.2f}x over default, {} failed", p.done, p.total,
-                          p.speedup, p.failures));
+              fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed",
+                          p.done, p.total, per_minute, p.speedup, p.failures));
         }));
   }
   CHANAS_ASSIGN_OR_RETURN(
@@ -83,15 +91,16 @@ Status tune_command(const Flags& flags, const Globals& globals) {
     print_json({{"workloads", tasks.size()},
                 {"trials", last.done},
                 {"failures", last.failures},
+                {"trials_per_minute", per_minute},
                 {"rows", table.rows().size()},
                 {"speedup_over_default", tuned > 0 ? untuned / tuned : 1},
                 {"store", flags.device.store}});
   } else {
     fmt::print(
         "{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, "
-        "{} failed)\n",
+        "{} failed, {:.0f} a minute)\n",
         table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done,
-        last.failures);
+        last.failures, per_minute);
   }
   return absl::OkStatus();
 }
@@ -103,8 +112,12 @@ void add_tune(CLI::App& app, Cli& cli) {
       add_subcommand(app, cli, "tune", "pre-schedule a space, or one network, for a device",
                      "chanas tune mobilenet_v3_large --trials 40 --store xeon.db --threads 1");
   auto flags = std::make_shared<Flags>();
-  sub->add_option("what", flags->what, "space, network of the zoo, or a file of either")
+  sub->add_option("what", flags->what, "space, network of the zoo, file of either, or graph file")
       ->capture_default_str();
+  sub->add_option("--strategy", flags->strategy, "gp, evolution, random or grid")
+      ->capture_default_str();
+  sub->add_option("--learn", flags->learn,
+                  "another store, of other shapes or devices, that gp learns from");
   sub->add_option("--trials", flags->trials, "schedules per workload")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));

@@ -7,7 +7,9 @@
 #include <sstream>
 
 #include "chanas/base/file.h"
+#include "chanas/codegen/entry_checks.h"
 #include "chanas/codegen/lowering.h"
+#include "chanas/codegen/prefetch.h"
 #include "chanas/runtime/runtime.h"
 
 namespace chanas {
@@ -47,10 +49,15 @@ auto guarded(const ScheduleSpace& space, const Body& body) -> decltype(body()) {
 
 Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
   Halide::Target target(space.target.triple);
-  if (!assertions)
-    target =
-        target.with_feature(Halide::Target::NoAsserts).with_feature(Halide::Target::NoBoundsQuery);
-  return target;
+  target = target.with_feature(Halide::Target::NoBoundsQuery);
+  return assertions ? target : target.with_feature(Halide::Target::NoAsserts);
+}
+
+Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
+  Halide::Pipeline pipeline(lowering.output());
+  if (options.prefetch_bytes > 0)
+    pipeline.add_custom_lowering_pass(lowering.prefetch_behind(options.prefetch_bytes).release());
+  return pipeline;
 }
 
 // What a kernel's callbacks need, passed through every call.
@@ -121,8 +128,8 @@ struct FlatBuffer {
 class HalideKernel : public JitKernel {
  public:
   HalideKernel(const ScheduleSpace& space, const Schedule& schedule, Halide::Callable callable,
-               chanas_runtime* runtime)
-      : callable_(std::move(callable)) {
+               int assertions, chanas_runtime* runtime)
+      : callable_(std::move(callable)), assertions_(assertions) {
     const Graph& graph = space.workload.graph;
     const std::vector<int> inputs = graph.input_ops();
     buffers_.reserve(inputs.size() + 2);
@@ -154,12 +161,15 @@ class HalideKernel : public JitKernel {
     return callable_.call_argv_fast(arguments_.size(), arguments_.data());
   }
 
+  int assertions() const override { return assertions_; }
+
  private:
   void set(size_t index, const float* data) {
     buffers_[index].buffer.host = reinterpret_cast<uint8_t*>(const_cast<float*>(data));
   }
 
   Halide::Callable callable_;
+  int assertions_;
   CallContext context_;
   Halide::JITUserContext* context_pointer_;
   std::vector<FlatBuffer> buffers_;
@@ -175,22 +185,26 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
   return guarded(space, [&]() -> StatusOr<std::unique_ptr<JitKernel>> {
     const Lowering lowering(space, schedule);
     Halide::Target target = halide_target(space, options.assertions);
-    Halide::Callable callable =
-        Halide::Pipeline(lowering.output()).compile_to_callable(lowering.arguments(), target);
-    return std::make_unique<HalideKernel>(space, schedule, std::move(callable),
+    Halide::Pipeline pipeline = pipeline_of(lowering, options);
+    int left = 0;
+    RemoveEntryChecks remove(&left);
+    if (options.assertions) pipeline.add_custom_lowering_pass(&remove, nullptr);
+    Halide::Callable callable = pipeline.compile_to_callable(lowering.arguments(), target);
+    return std::make_unique<HalideKernel>(space, schedule, std::move(callable), left,
                                           static_cast<chanas_runtime*>(runtime));
   });
 }
 
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const std::string& symbol, const std::string& object_path) {
+                      const CompileOptions& options, const std::string& symbol,
+                      const std::string& object_path) {
   CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
   return guarded(space, [&]() -> Status {
     const Lowering lowering(space, schedule);
-    const Halide::Target target = halide_target(space, false)
+    const Halide::Target target = halide_target(space, options.assertions)
                                       .with_feature(Halide::Target::NoRuntime)
                                       .with_feature(Halide::Target::UserContext);
-    Halide::Pipeline(lowering.output())
+    pipeline_of(lowering, options)
         .compile_to_object(object_path, lowering.arguments(), symbol, target);
     return absl::OkStatus();
   });

@@ -13,9 +13,13 @@
 namespace chanas {
 
 struct CompileOptions {
-  // Bounds, alignment and overflow assertions in the generated code: on for the checked run, off
-  // for timing and export.
+  // Everything that could go wrong with the schedule is proven by the compiler or asserted by the
+  // generated code. JitKernel::assertions tells how much had to be asserted: with none, which is
+  // the rule, the code is as fast as without and can be timed itself.
   bool assertions = false;
+  // What follows the weights in memory and is needed soon after the kernel (Stage::prefetch_bytes):
+  // dense reductions prefetch it, evenly spread over their steps.
+  int64_t prefetch_bytes = 0;
 };
 
 // A kernel compiled in this process. All buffers are dense NHWC float32, 64-byte aligned; weights
@@ -28,6 +32,8 @@ class JitKernel {
   // time. Thread rule: one call at a time per kernel and runtime instance.
   virtual int run(const std::vector<const float*>& inputs, const float* weights, float* output,
                   std::string* error) = 0;
+  // Assertions in its code, see CompileOptions.
+  virtual int assertions() const = 0;
 };
 
 // kInvalidArgument: illegal schedule or the compiler refused it (message of the compiler, and a
@@ -36,13 +42,14 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
                                                  const Schedule& schedule,
                                                  const CompileOptions& options, void* runtime);
 
-// An object file without assertions and without Halide's runtime: needs halide_malloc, halide_free,
+// An object file without Halide's runtime: needs halide_malloc, halide_free,
 // halide_do_par_for and halide_error-family symbols, which chanas/runtime provides; the first
 // argument of `symbol` is the user context (a chanas_runtime instance):
 //   int symbol(void* context, halide_buffer_t* in0, ..., halide_buffer_t* weights, halide_buffer_t*
 //   out)
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const std::string& symbol, const std::string& object_path);
+                      const CompileOptions& options, const std::string& symbol,
+                      const std::string& object_path);
 
 // Loop nest, and source-like dump of the lowered program, for people.
 StatusOr<std::string> dump_loop_nest(const ScheduleSpace& space, const Schedule& schedule);

@@ -31,6 +31,7 @@ void Lowering::copy_rows(int index) {
     RDom r(from, to - from);
     if (rows_outside) r.where(!inside_rows(y - pad, in.h));
     copy(r, y) = 0.0f;
+    if (gpu()) copy.update(copy.num_update_definitions() - 1).gpu_blocks(y);
   };
   zero(0, before, false);
   zero(before + inside, length, false);
@@ -41,7 +42,12 @@ void Lowering::copy_rows(int index) {
   t.where(inside_rows(y - pad, in.h));
   const Expr at = min(t.y * width, inside - width) + t.x;
   copy(before + at, y) = inputs_[conv.inputs[0]](at + inside * clamp(y - pad, 0, in.h - 1));
-  copy.update(copy.num_update_definitions() - 1).allow_race_conditions().vectorize(t.x);
+  auto stage = copy.update(copy.num_update_definitions() - 1);
+  stage.allow_race_conditions();
+  if (gpu())
+    stage.gpu_threads(t.x).gpu_blocks(t.y, y);
+  else
+    stage.vectorize(t.x);
   copy.bound(i, 0, length);
   copies_[index] = copy;
 }
@@ -60,7 +66,11 @@ void Lowering::copy_lanes(int index) {
   copy(v, t, y, c) = lanes(index, conv.inputs[0], {v, t, clamp(y, 0, in.h - 1), c});
   auto stage = copy.update(copy.num_update_definitions() - 1);
   stage.split(c, ct, ci, tile.channel_vectors, Halide::TailStrategy::GuardWithIf);
-  stage.reorder(v, ci, t, y, ct).vectorize(v).unroll(ci);
+  stage.reorder(v, ci, t, y, ct).unroll(ci);
+  if (gpu())
+    stage.reorder({ci, v, t, y, ct}).gpu_threads(v).gpu_blocks(t, y, ct);
+  else
+    stage.vectorize(v);
   if (space_.threads > 1 && tile.parallel > 0 && !tile.inside) stage.parallel(ct);
   copies_[index] = copy;
 }
@@ -75,7 +85,11 @@ Func Lowering::bordered(const std::string& name, int vector, const Shape& inside
     RDom r(from, to - from);
     if (rows_outside) r.where(!inside_rows(y, inside.h));
     f(v, r, y, c) = 0.0f;
-    f.update(f.num_update_definitions() - 1).reorder(v, r, y, c).vectorize(v);
+    auto stage = f.update(f.num_update_definitions() - 1);
+    if (gpu())
+      stage.reorder(r, v, y, c).gpu_threads(v).gpu_blocks(y, c);
+    else
+      stage.reorder(v, r, y, c).vectorize(v);
   };
   zero(-border, 0, false);
   zero(inside.w, padded_w - border, false);

@@ -42,17 +42,12 @@ Body Lowering::convolution(int index) {
                                                 block * (step + steps * (c / vectors)));
   sums(v, x, y, c) += in * weight;
 
+  std::vector<Halide::RVar> loops;
+  for (int d = 0; d < r.dimensions(); ++d) loops.push_back(r[d]);
   auto place = [=, this](const Halide::LoopLevel& level) {
+    place_sums(index, sums, level, tile.pixels, loops);
     Func f = sums;
-    f.compute_at(level).store_in(Halide::MemoryType::Stack);
-    f.bound_extent(v, tile.vector).bound_extent(x, tile.pixels).bound_extent(c, vectors);
-    f.reorder(v, c, x, y).vectorize(v).unroll(c).unroll(x);
-    std::vector<Halide::VarOrRVar> order = {v, c, x};
-    for (int d = 0; d < r.dimensions(); ++d) order.push_back(r[d]);
-    order.push_back(y);
-    auto update = f.update();
-    update.reorder(order).vectorize(v).unroll(c).unroll(x);
-    if (tile.unroll > 1) update.unroll(r.x, tile.unroll, Halide::TailStrategy::GuardWithIf);
+    if (tile.unroll > 1) f.update().unroll(r.x, tile.unroll, Halide::TailStrategy::GuardWithIf);
   };
   return {[sums](const Place& p) { return sums(p.v, p.x, p.y, p.c); }, place};
 }
@@ -70,7 +65,11 @@ void Lowering::scale_weights(int index) {
   scaled.bound(lane, 0, tile.block())
       .bound(step, 0, steps)
       .bound(panel, 0, packed.lanes / tile.block());
-  scaled.compute_root().vectorize(lane, tile.vector).unroll(lane);
+  scaled.compute_root();
+  if (gpu())
+    scaled.gpu_blocks(step, panel).gpu_threads(lane);
+  else
+    scaled.vectorize(lane, tile.vector).unroll(lane);
   if (space_.threads > 1 && tile.parallel > 0) scaled.parallel(panel);
   scaled_weights_[index] = scaled;
 }

@@ -41,14 +41,11 @@ Body Lowering::depthwise(int index) {
   sums(v, x, y, c) += in * weights_(static_cast<int>(packed.weight_offset) + lane +
                                     tile.block() * (r.x + k * r.y + k * k * (c / vectors)));
 
-  auto place = [=](const Halide::LoopLevel& level) {
+  auto place = [=, this](const Halide::LoopLevel& level) {
+    place_sums(index, sums, level, tile.pixels, {r.x, r.y});
     Func f = sums;
-    f.compute_at(level).store_in(Halide::MemoryType::Stack);
-    f.bound_extent(v, tile.vector).bound_extent(x, tile.pixels).bound_extent(c, vectors);
-    f.reorder(v, c, x, y).vectorize(v).unroll(c).unroll(x);
-    auto update = f.update();
-    update.reorder(v, x, c, r.x, r.y, y).vectorize(v).unroll(x).unroll(c).unroll(r.x);
-    if (tile.unroll) update.unroll(r.y);
+    f.update().reorder(x, c).unroll(r.x);
+    if (tile.unroll) f.update().unroll(r.y);
   };
   return {[sums](const Place& p) { return sums(p.v, p.x, p.y, p.c); }, place};
 }

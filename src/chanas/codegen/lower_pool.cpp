@@ -7,7 +7,6 @@ using Halide::RDom;
 using Halide::Var;
 
 Body Lowering::pool(int index) {
-  const OpTile& tile = tiles_[index];
   const int data = op(index).inputs[0];
   const Shape in = external(data) ? op(data).shape : roles_[data].view;
   if (in.h * in.w == 1) return {[=, this](const Place& p) { return lanes(index, data, p); }};
@@ -16,12 +15,8 @@ Body Lowering::pool(int index) {
   sums(v, x, y, c) = 0.0f;
   RDom r(0, in.w, 0, in.h);
   sums(v, x, y, c) += lanes(index, data, {v, r.x, r.y, c});
-  auto place = [=](const Halide::LoopLevel& level) {
-    Func f = sums;
-    f.compute_at(level).store_in(Halide::MemoryType::Stack);
-    f.bound_extent(v, tile.vector).bound_extent(x, 1).bound_extent(c, tile.channel_vectors);
-    f.reorder(v, c, x, y).vectorize(v).unroll(c);
-    f.update().reorder(v, c, r.x, r.y, x, y).vectorize(v).unroll(c);
+  auto place = [=, this](const Halide::LoopLevel& level) {
+    place_sums(index, sums, level, 1, {r.x, r.y});
   };
   const float factor = 1.0f / static_cast<float>(in.h * in.w);
   return {[=](const Place& p) { return sums(p.v, p.x, p.y, p.c) * factor; }, place};

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include "chanas/codegen/prefetch.h"
+
 namespace chanas {
 
 using Halide::Expr;
@@ -76,6 +78,16 @@ std::vector<Halide::Argument> Lowering::arguments() const {
     if (input.defined()) result.push_back(input);
   result.push_back(weights_);
   return result;
+}
+
+std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch_behind(int64_t bytes) const {
+  std::set<std::string> sums;
+  for (size_t i = 0; i < roles_.size(); ++i) {
+    const int index = static_cast<int>(i);
+    if (op(index).kind == OpKind::kConv2d) sums.insert(name(index, "_sums"));
+  }
+  return std::make_unique<PrefetchBehind>(std::move(sums), weights_.name(),
+                                          packing_.size * int64_t{sizeof(float)}, bytes);
 }
 
 std::string Lowering::name(int index, const char* part) const {

@@ -11,6 +11,7 @@
 #include <Halide.h>
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,8 @@ class Lowering {
   // The arguments of the compiled function, in order; the output comes behind them.
   std::vector<Halide::Argument> arguments() const;
   Halide::Func output() const { return output_; }
+  // The pass that prefetches `bytes` behind the packed weights (prefetch.h).
+  std::unique_ptr<Halide::Internal::IRMutator> prefetch_behind(int64_t bytes) const;
 
  private:
   const Op& op(int index) const { return space_.workload.graph.ops[index]; }
@@ -71,6 +74,11 @@ class Lowering {
   // A new Func (v, x, y, c) with a zero border around `inside`; its inside is left to the caller.
   Halide::Func bordered(const std::string& name, int vector, const Shape& inside, int border,
                         int padded_h, int padded_w) const;
+  // Schedules the accumulators of a tile of op `index` at `level`, init and update, whose loops
+  // inside the tile's are `steps`. A CPU holds whole vectors, a thread of a GPU its own lane.
+  void place_sums(int index, Halide::Func sums, const Halide::LoopLevel& level, int pixels,
+                  const std::vector<Halide::RVar>& steps) const;
+  bool gpu() const { return space_.target.gpu(); }
   // Computes what op `index` reads (its producer, or the copy of its input) at `level` if its tile
   // says so, else before all.
   void place_producer(int index, const std::optional<Halide::LoopLevel>& level);

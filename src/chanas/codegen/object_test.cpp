@@ -36,7 +36,7 @@ TEST(Object, LinksWithTheRuntimeAloneAndIsRight) {
   const Graph& graph = test_case.workload().graph;
   const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 2);
   const Schedule schedule = default_schedule(space);
-  const Status compiled = compile_object(space, schedule, "chanas_test_kernel", object);
+  const Status compiled = compile_object(space, schedule, {}, "chanas_test_kernel", object);
   ASSERT_TRUE(compiled.ok()) << compiled.message();
 
   // -z defs: whatever neither the runtime nor libc has is an error.
@@ -71,12 +71,13 @@ TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
   const KernelCase test_case(example_workload(3, 0), 1);
   const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 1);
   Schedule schedule = default_schedule(space);
-  const Status unwritable = compile_object(space, schedule, "f", "/nonexistent/folder/f.o");
+  const Status unwritable = compile_object(space, schedule, {}, "f", "/nonexistent/folder/f.o");
   EXPECT_FALSE(unwritable.ok());
   schedule.values[0] = -3;
   EXPECT_EQ(compile_jit(space, schedule, {}, nullptr).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(compile_object(space, schedule, "f", "f.o").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(compile_object(space, schedule, {}, "f", "f.o").code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(dump_lowered(space, schedule).status().code(), absl::StatusCode::kInvalidArgument);
 
   Target wrong = *local_target();

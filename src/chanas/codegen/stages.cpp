@@ -28,6 +28,27 @@ struct Loop {
   int extent;
 };
 
+// The loops of the output on a GPU: lanes are threads, `bind` iterations of the innermost loop
+// outside the tile as well, all others together are blocks. r: vectors and pixels of the tile,
+// lanes, then `loops` loops from inside.
+void bind_output(Halide::Stage& stage, const RDom& r, int loops, int bind) {
+  stage.unroll(r[0]).unroll(r[1]);
+  RVar blocks = r[3], threads("threads"), outer("outer");
+  if (bind > 1 && loops > 0) {
+    stage.split(r[3], outer, threads, bind, TailStrategy::GuardWithIf);
+    stage.gpu_threads(r[2], threads);
+    blocks = outer;
+  } else {
+    stage.gpu_threads(r[2]);
+  }
+  for (int i = 4; i < r.dimensions(); ++i) {
+    RVar fused("fused" + std::to_string(i));
+    stage.fuse(blocks, r[i], fused);
+    blocks = fused;
+  }
+  stage.gpu_blocks(blocks);
+}
+
 }  // namespace
 
 void Lowering::inner_stage(int index, const Body& body) {
@@ -49,6 +70,14 @@ void Lowering::inner_stage(int index, const Body& body) {
   Var cs("cs"), cr("cr"), ct("ct"), ci("ci"), fused("fused");
   auto stage = f.update(f.num_update_definitions() - 1);
   stage.allow_race_conditions();
+  if (gpu()) {
+    stage.split(c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
+    stage.reorder({ci, t.x, v, t.y, y, ct}).unroll(ci).unroll(t.x);
+    stage.gpu_threads(v).gpu_blocks(t.y, y, ct);
+    if (body.place) body.place(LoopLevel(f, v));
+    place_producer(index, std::nullopt);
+    return;
+  }
   const bool sliced = tile.slice_vectors < tile.vectors;
   if (sliced) stage.split(c, cs, cr, tile.slice_vectors, TailStrategy::GuardWithIf);
   stage.split(sliced ? cr : c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
@@ -104,17 +133,21 @@ void Lowering::output_stage(int index, const Body& body) {
 
   const bool parallel = space_.threads > 1 && tile.parallel > 0 && !loops.empty();
   const bool fuse = parallel && tile.parallel == 2 && loops.size() > 1 && around_producer != 1;
-  std::vector<Halide::Range> ranges = {
-      {0, tile.vector}, {0, tile.channel_vectors}, {0, tile.pixels}};
+  // Lanes inside the tile on a CPU, around it on a GPU, whose threads hold a lane of a tile each.
+  const int lane = gpu() ? 2 : 0, vector = gpu() ? 0 : 1, pixel = gpu() ? 1 : 2;
+  std::vector<Halide::Range> ranges(3);
+  ranges[lane] = {0, tile.vector};
+  ranges[vector] = {0, tile.channel_vectors};
+  ranges[pixel] = {0, tile.pixels};
   for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].extent);
   if (loops.empty()) ranges.emplace_back(0, 1);
   const RDom r(ranges);
   const int outermost = r.dimensions() - 1;
   for (size_t i = 0; i < loops.size(); ++i) *loops[i].index = r[outermost - static_cast<int>(i)];
 
-  const Place place = {r[0], part_start(tile_x, tile.pixels, view.w) + r[2],
+  const Place place = {r[lane], part_start(tile_x, tile.pixels, view.w) + r[pixel],
                        part_start(strip, tile.strip_rows, view.h) + row,
-                       slice * tile.slice_vectors + block * tile.channel_vectors + r[1]};
+                       slice * tile.slice_vectors + block * tile.channel_vectors + r[vector]};
   Var i("i");
   output_ = Func("output");
   output_(i) = Halide::undef<float>();
@@ -124,7 +157,14 @@ void Lowering::output_stage(int index, const Body& body) {
   output_.output_buffer().set_host_alignment(64);
 
   auto stage = output_.update();
-  stage.allow_race_conditions().vectorize(r[0]).unroll(r[1]);
+  stage.allow_race_conditions();
+  if (gpu()) {
+    bind_output(stage, r, static_cast<int>(loops.size()), tile.bind);
+    if (body.place) body.place(LoopLevel(output_, r[lane]));
+    place_producer(index, std::nullopt);
+    return;
+  }
+  stage.vectorize(r[0]).unroll(r[1]);
   if (body.place) stage.unroll(r[2]);
   RVar fused("fused");
   if (fuse) stage.fuse(r[outermost - 1], r[outermost], fused);
@@ -137,6 +177,23 @@ void Lowering::output_stage(int index, const Body& body) {
   // One slice and one strip that are the whole: the producer comes first.
   place_producer(index,
                  around_producer > 0 ? std::optional(loop(around_producer - 1)) : std::nullopt);
+}
+
+void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixels,
+                          const std::vector<RVar>& steps) const {
+  const OpTile& tile = tiles_[index];
+  Var v("v"), x("x"), y("y"), c("c");
+  sums.compute_at(level);
+  sums.bound_extent(v, gpu() ? 1 : tile.vector).bound_extent(x, pixels);
+  sums.bound_extent(c, tile.channel_vectors);
+  sums.reorder(v, c, x, y).unroll(c).unroll(x);
+  std::vector<Halide::VarOrRVar> order = {v, c, x};
+  order.insert(order.end(), steps.begin(), steps.end());
+  order.push_back(y);
+  sums.update().reorder(order).unroll(c).unroll(x);
+  if (gpu()) return;
+  sums.store_in(Halide::MemoryType::Stack).vectorize(v);
+  sums.update().vectorize(v);
 }
 
 bool Lowering::in_strips(int index) const {
@@ -185,6 +242,7 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
     return;
   }
   f.bound(y, 0, rows);
+  if (gpu()) return;
   if (space_.threads > 1 && tile.parallel > 0) f.update(f.num_update_definitions() - 1).parallel(y);
 }
 

@@ -17,7 +17,8 @@ inline constexpr float kInputStd = 0.25f;
 // test_share of all images is. Gap and ranking parts are shares of what remains.
 struct DataConfig {
   // "builtin" (images drawn by a generator), a folder, or a .tar, .tar.gz, ... file; in it class
-  // folders of JPEG or PNG files, {train,test|val}/ with class folders, or CIFAR-10's *.bin files.
+  // folders of JPEG or PNG files, {train,test|val}/ with class folders, the *.bin files of CIFAR-10
+  // or CIFAR-100, or a .tar file in place of any class folder (ImageNet's train archive).
   std::string source = "builtin";
   int64_t builtin_images = 12000;  // drawn by the generator, all parts together
   // Side of the square that images are kept at in memory (n * size * size * 3 bytes), 8 to 512.
@@ -25,6 +26,8 @@ struct DataConfig {
   int size = 0;
   uint64_t seed = 1;  // of the split, and of the generator
   double gap_share = 0.04, ranking_share = 0.08, test_share = 0.16;
+  // Images beyond this much memory are kept in a file (dataset.h). 0: half of the machine's.
+  int64_t memory_mb = 0;
   // Unreadable images up to this share are skipped with a warning, more are an error.
   double max_damaged = 0.01;
 };

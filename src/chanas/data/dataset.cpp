@@ -1,8 +1,13 @@
 #include "chanas/data/dataset.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <thread>
@@ -20,8 +25,7 @@ namespace {
 constexpr int64_t kChunk = 1024;
 constexpr size_t kFilesInFlight = 256;
 constexpr int kNamedDamage = 10;
-constexpr size_t kCifarRecord = 1 + 3 * 32 * 32;
-constexpr int kCifarClasses = 10;
+constexpr size_t kCifarPixels = 3 * 32 * 32;
 
 // work(i) for each i in [0, n), divided among threads.
 template <typename F>
@@ -49,11 +53,17 @@ bool is_image_path(const std::string& path) {
   return ends_with_any(path, {".jpg", ".jpeg", ".png"});
 }
 bool is_cifar_train(const std::string& path) {
-  return base_name(path).starts_with("data_batch_") && path.ends_with(".bin");
+  const std::string name = base_name(path);
+  return (name.starts_with("data_batch_") && name.ends_with(".bin")) || name == "train.bin";
+}
+bool is_cifar_names(const std::string& path) {
+  const std::string name = base_name(path);
+  return name == "batches.meta.txt" || name == "fine_label_names.txt";
 }
 bool is_cifar_path(const std::string& path) {
   const std::string name = base_name(path);
-  return is_cifar_train(path) || name == "test_batch.bin" || name == "batches.meta.txt";
+  return is_cifar_train(path) || is_cifar_names(path) || name == "test_batch.bin" ||
+         name == "test.bin";
 }
 
 class Loader {
@@ -61,7 +71,7 @@ class Loader {
   Loader(const DataConfig& config, int size, int threads,
          const std::function<void(const std::string&)>& warn)
       : config_(config), threads_(threads), warn_(warn) {
-    data_.store = ImageStore(size);
+    data_.store = ImageStore(size, config.memory_mb << 20);
   }
 
   StatusOr<Dataset> load() {
@@ -90,7 +100,9 @@ class Loader {
       CHANAS_RETURN_IF_ERROR(check_cancelled());
       const auto batch = static_cast<size_t>(std::min(kChunk, count - begin));
       std::vector<uint8_t*> to(batch);
-      for (uint8_t*& pixels : to) pixels = data_.store.add();
+      for (uint8_t*& pixels : to) {
+        CHANAS_ASSIGN_OR_RETURN(pixels, data_.store.add());
+      }
       parallel_for(batch, threads_, [&](size_t i) {
         const RgbImage image = generate_image(config_.seed, begin + static_cast<int64_t>(i));
         resample(image, center_square(image.width, image.height), data_.size(), to[i]);
@@ -159,7 +171,8 @@ class Loader {
       Source& file = pending_[i];
       if (statuses[i].ok()) {
         file.image = static_cast<int>(data_.store.count());
-        std::memcpy(data_.store.add(), decoded[i].data(), bytes);
+        CHANAS_ASSIGN_OR_RETURN(uint8_t * to, data_.store.add());
+        std::memcpy(to, decoded[i].data(), bytes);
       } else {
         add_damage(file.path, statuses[i]);
       }
@@ -191,43 +204,50 @@ class Loader {
     return absl::OkStatus();
   }
 
-  // Records of a label and 32 x 32 red, green and blue planes.
+  // Records of labels and 32 x 32 red, green and blue planes. CIFAR-10 has one label, CIFAR-100 has
+  // two, of which the second, finer one counts.
   Status read_cifar() {
     std::sort(cifar_.begin(), cifar_.end());
+    const bool hundred = std::any_of(cifar_.begin(), cifar_.end(), [](const auto& file) {
+      return base_name(file.first) == "train.bin";
+    });
+    const size_t labels = hundred ? 2 : 1, record = labels + kCifarPixels;
+    const int classes = hundred ? 100 : 10;
     std::vector<int> pool, test;
     for (const auto& [path, bytes] : cifar_) {
-      if (base_name(path) == "batches.meta.txt") {
+      if (is_cifar_names(path)) {
         size_t start = 0;
         for (size_t end; (end = bytes.find('\n', start)) != std::string::npos; start = end + 1) {
           if (end > start) data_.classes.push_back(bytes.substr(start, end - start));
         }
         continue;
       }
-      if (bytes.empty() || bytes.size() % kCifarRecord != 0) {
+      if (bytes.empty() || bytes.size() % record != 0) {
         return absl::DataLossError(fmt::format(
-            "{} of {} has {} bytes, expected a multiple of {}: it is cut short or no CIFAR-10 file",
-            path, config_.source, bytes.size(), kCifarRecord));
+            "{} of {} has {} bytes, expected a multiple of {}: it is cut short or no CIFAR-{} file",
+            path, config_.source, bytes.size(), record, classes));
       }
-      RgbImage image{32, 32, std::vector<uint8_t>(3 * 32 * 32)};
-      for (size_t at = 0; at < bytes.size(); at += kCifarRecord) {
-        const int label = static_cast<uint8_t>(bytes[at]);
-        if (label >= kCifarClasses) {
-          return absl::DataLossError(fmt::format("record {} of {} has label {}, expected 0 to 9",
-                                                 at / kCifarRecord, path, label));
+      RgbImage image{32, 32, std::vector<uint8_t>(kCifarPixels)};
+      for (size_t at = 0; at < bytes.size(); at += record) {
+        const int label = static_cast<uint8_t>(bytes[at + labels - 1]);
+        if (label >= classes) {
+          return absl::DataLossError(fmt::format("record {} of {} has label {}, expected 0 to {}",
+                                                 at / record, path, label, classes - 1));
         }
         for (size_t i = 0; i < 32 * 32; ++i) {
           for (size_t c = 0; c < 3; ++c) {
-            image.pixels[3 * i + c] = static_cast<uint8_t>(bytes[at + 1 + c * 1024 + i]);
+            image.pixels[3 * i + c] = static_cast<uint8_t>(bytes[at + labels + c * 1024 + i]);
           }
         }
         (is_cifar_train(path) ? pool : test).push_back(static_cast<int>(data_.store.count()));
         data_.labels.push_back(label);
-        resample(image, center_square(32, 32), data_.size(), data_.store.add());
+        CHANAS_ASSIGN_OR_RETURN(uint8_t * to, data_.store.add());
+        resample(image, center_square(32, 32), data_.size(), to);
       }
     }
-    if (data_.classes.size() != kCifarClasses) {
+    if (data_.classes.size() != static_cast<size_t>(classes)) {
       data_.classes.clear();
-      for (int i = 0; i < kCifarClasses; ++i) data_.classes.push_back(std::to_string(i));
+      for (int i = 0; i < classes; ++i) data_.classes.push_back(std::to_string(i));
     }
     return divide(config_, pool, test, data_);
   }
@@ -272,6 +292,28 @@ class Loader {
   std::string first_damage_;
 };
 
+// Memory of a file without a name, which goes with it: the system writes it out under pressure.
+StatusOr<uint8_t*> map_file(size_t bytes) {
+  const char* chosen = std::getenv("TMPDIR");
+  const std::string folder = chosen != nullptr ? chosen : "/var/tmp";
+  const int file = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  const auto failure = [&](int why) {
+    return absl::ResourceExhaustedError(
+        fmt::format("the images do not fit into memory, and {} has no room for them ({}); make "
+                    "room, set TMPDIR "
+                    "to another folder, or keep smaller images (size)",
+                    folder, std::strerror(why)));
+  };
+  if (file < 0) return failure(errno);
+  const int full = ::posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  void* memory =
+      full != 0 ? MAP_FAILED : ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  const int why = full != 0 ? full : errno;
+  ::close(file);
+  if (memory == MAP_FAILED) return failure(why);
+  return static_cast<uint8_t*>(memory);
+}
+
 Status check(const DataConfig& config, int size) {
   const auto share = [](std::string_view name, double value, double high) -> Status {
     if (value > 0 && value <= high) return absl::OkStatus();
@@ -284,6 +326,10 @@ Status check(const DataConfig& config, int size) {
   if (!(config.max_damaged >= 0 && config.max_damaged <= 1)) {
     return absl::InvalidArgumentError(
         fmt::format("max_damaged is {}, expected 0 to 1", config.max_damaged));
+  }
+  if (config.memory_mb < 0 || config.memory_mb > 1 << 24) {
+    return absl::InvalidArgumentError(
+        fmt::format("memory_mb is {}, expected 0 to {}", config.memory_mb, 1 << 24));
   }
   if (size < 8 || size > 512) {
     return absl::InvalidArgumentError(
@@ -299,15 +345,35 @@ Status check(const DataConfig& config, int size) {
 
 }  // namespace
 
+ImageStore::ImageStore(int size, int64_t memory_bytes) : size_(size), memory_bytes_(memory_bytes) {
+  if (memory_bytes_ > 0) return;
+  memory_bytes_ = int64_t{::sysconf(_SC_PHYS_PAGES)} / 2 * ::sysconf(_SC_PAGESIZE);
+}
+
+void ImageStore::Release::operator()(uint8_t* chunk) const {
+  if (mapped_bytes > 0) {
+    ::munmap(chunk, mapped_bytes);
+  } else {
+    delete[] chunk;
+  }
+}
+
 const uint8_t* ImageStore::image(int64_t index) const {
   const int64_t bytes = int64_t{size_} * size_ * 3;
   return chunks_[static_cast<size_t>(index / kChunk)].get() + (index % kChunk) * bytes;
 }
 
-uint8_t* ImageStore::add() {
+StatusOr<uint8_t*> ImageStore::add() {
   const int64_t bytes = int64_t{size_} * size_ * 3;
   if (count_ % kChunk == 0) {
-    chunks_.emplace_back(new uint8_t[static_cast<size_t>(kChunk * bytes)]);
+    const int64_t held = static_cast<int64_t>(chunks_.size()) * kChunk * bytes;
+    const auto chunk = static_cast<size_t>(kChunk * bytes);
+    if (held + kChunk * bytes <= memory_bytes_) {
+      chunks_.emplace_back(new uint8_t[chunk]);
+    } else {
+      CHANAS_ASSIGN_OR_RETURN(uint8_t * mapped, map_file(chunk));
+      chunks_.emplace_back(mapped, Release{chunk});
+    }
   }
   return chunks_.back().get() + (count_++ % kChunk) * bytes;
 }

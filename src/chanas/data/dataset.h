@@ -19,21 +19,29 @@ std::string_view part_name(Part part);
 // kInvalidArgument lists the names.
 StatusOr<Part> parse_part(std::string_view name);
 
-// Pixels of many images of one size; grows without moving what it holds.
+// Pixels of many images of one size; grows without moving what it holds. What does not fit into
+// memory_bytes lies in a packed file of the folder TMPDIR (/var/tmp), which goes when this goes.
 class ImageStore {
  public:
-  explicit ImageStore(int size) : size_(size) {}
+  // 0: half of the machine's memory.
+  explicit ImageStore(int size, int64_t memory_bytes = 0);
   int size() const { return size_; }
   int64_t count() const { return count_; }
   // [size, size, 3], red first. Owned by this.
   const uint8_t* image(int64_t index) const;
-  // A fresh image's pixels, to be filled; its index was count().
-  uint8_t* add();
+  // A fresh image's pixels, to be filled; its index was count(). kResourceExhausted: no room in the
+  // folder either.
+  StatusOr<uint8_t*> add();
 
  private:
+  struct Release {
+    size_t mapped_bytes = 0;  // 0: from new
+    void operator()(uint8_t* chunk) const;
+  };
   int size_;
+  int64_t memory_bytes_;
   int64_t count_ = 0;
-  std::vector<std::unique_ptr<uint8_t[]>> chunks_;
+  std::vector<std::unique_ptr<uint8_t[], Release>> chunks_;
 };
 
 // Immutable once loaded; then thread safe. Movable.

@@ -195,6 +195,70 @@ TEST_F(DatasetTest, ReadsCifarFiles) {
   expect_error(absl::StatusCode::kDataLoss, "label 11");
 }
 
+TEST_F(DatasetTest, ReadsCifar100Files) {
+  const auto file = [](int records, int first) {
+    std::string bytes;
+    for (int i = first; i < first + records; ++i) {
+      bytes += static_cast<char>(i % 20);   // coarse
+      bytes += static_cast<char>(i % 100);  // fine
+      bytes += std::string(3072, static_cast<char>(i % 250));
+    }
+    return bytes;
+  };
+  const std::string top = "cifar-100-binary/";
+  add_file(top + "train.bin", file(500, 0));
+  add_file(top + "test.bin", file(100, 500));
+  std::string names;
+  for (int i = 0; i < 100; ++i) names += "fine " + std::to_string(i) + "\n";
+  add_file(top + "fine_label_names.txt", names);
+  const Dataset dataset = loaded(folder_.path());
+  EXPECT_EQ(dataset.classes[99], "fine 99");
+  EXPECT_EQ(dataset.info.test, 100);
+  expect_partition(dataset, 600);
+  for (const Part part : {Part::kTrain, Part::kTest}) {
+    for (const int image : dataset.part(part)) {
+      EXPECT_EQ(dataset.labels[static_cast<size_t>(image)] % 50,
+                dataset.store.image(image)[0] % 50);
+    }
+  }
+  add_file(top + "train.bin", std::string(1, '\0') + '\x64' + file(500, 0).substr(2));
+  expect_error(absl::StatusCode::kDataLoss, "label 100, expected 0 to 99");
+  add_file(top + "train.bin", file(500, 0).substr(2));
+  expect_error(absl::StatusCode::kDataLoss, "CIFAR-100");
+}
+
+// As ImageNet comes: an archive of archives, one per class.
+TEST_F(DatasetTest, ArchivesOfClassesEqualFolders) {
+  add_class("n01", 0, 30);
+  add_class("n02", 1, 30);
+  const std::string whole = loaded(folder_.path()).info.fingerprint;
+  const auto shell = [&](const std::string& command) {
+    ASSERT_EQ(std::system(("cd '" + folder_.path() + "' && " + command).c_str()), 0);
+  };
+  shell("for c in n01 n02; do (cd $c && tar -cf ../$c.tar *.png); done");
+  // Beside the folders they were packed from they do not count.
+  EXPECT_EQ(loaded(folder_.path()).info.fingerprint, whole);
+  shell("rm -r n01 n02");
+  const Dataset dataset = loaded(folder_.path());
+  EXPECT_THAT(dataset.classes, ElementsAre("n01", "n02"));
+  EXPECT_EQ(dataset.info.fingerprint, whole);
+  EXPECT_EQ(loaded(archive("all.tar", "")).info.fingerprint, whole);
+  shell("head -c 5000 n02.tar > cut && mv cut n02.tar");
+  expect_error(absl::StatusCode::kDataLoss, "n02.tar");
+}
+
+TEST_F(DatasetTest, ImagesBeyondMemoryLieInAFile) {
+  config_.builtin_images = 20000;  // 8 x 8 pixels: 3.7 MB
+  const std::string in_memory = loaded("builtin").info.fingerprint;
+  config_.memory_mb = 1;
+  EXPECT_EQ(loaded("builtin").info.fingerprint, in_memory);
+  ::setenv("TMPDIR", "/nowhere", 1);
+  const auto refused = load("builtin");
+  ::unsetenv("TMPDIR");
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+  EXPECT_THAT(std::string(message(refused.status())), HasSubstr("/nowhere has no room"));
+}
+
 TEST_F(DatasetTest, SkipsFewDamagedImages) {
   add_class("a", 0, 60);
   add_class("b", 1, 60);
@@ -324,7 +388,7 @@ TEST(BuiltinTest, MeanColourTellsNothing) {
 TEST(AugmentTest, InputIsNormalised) {
   Dataset dataset;
   dataset.store = ImageStore(8);
-  uint8_t* pixels = dataset.store.add();
+  uint8_t* pixels = *dataset.store.add();
   for (int i = 0; i < 8 * 8 * 3; ++i) pixels[i] = static_cast<uint8_t>(i);
   std::vector<float> out(8 * 8 * 3);
   write_input(dataset, 0, 8, out.data());

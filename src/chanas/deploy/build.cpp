@@ -98,7 +98,8 @@ Status build_library(const ExportRequest& request, const std::vector<StageObject
       run(source, {"cc", "-shared", "-Wl,-soname,lib" + symbol + ".so.1", "-Wl,-z,noexecstack",
                    "-o", "../lib" + symbol + ".so", "all.o", "-lpthread", "-lm"}));
   CHANAS_RETURN_IF_ERROR(compile("selftest.c", "selftest.o"));
-  CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-o", "../selftest", "selftest.o",
+  CHANAS_RETURN_IF_ERROR(compile("reference.S", "reference.o"));
+  CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-o", "../selftest", "selftest.o", "reference.o",
                                       "../lib" + symbol + ".a", "-lpthread", "-lm"}));
   for (const auto& entry : std::filesystem::directory_iterator(source, error)) {
     std::string name = entry.path().filename().string();

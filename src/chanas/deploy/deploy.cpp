@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "chanas/base/child_process.h"
@@ -19,6 +20,20 @@
 #include "chanas/graph/safetensors.h"
 
 namespace chanas {
+
+std::string display_name(const ExportRequest& request) {
+  return request.name.empty() ? request.symbol : request.name;
+}
+
+int64_t parameter_count(const Graph& graph) {
+  int64_t count = 0;
+  for (const auto& [name, shape] : parameter_shapes(graph)) {
+    if (name.ends_with(".running_mean") || name.ends_with(".running_var")) continue;
+    count += std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+  }
+  return count;
+}
+
 namespace {
 
 bool is_identifier(const std::string& text) {
@@ -45,7 +60,7 @@ std::string pkg_config(const ExportRequest& request) {
       "prefix=${{pcfiledir}}\n\nName: {0}\nDescription: {1}, an image classifier made by CHaNAS\n"
       "Version: 1.0.0\nCflags: -I${{prefix}}\nLibs: -L${{prefix}} -l{0}\nLibs.private: -lpthread "
       "-lm\n",
-      request.symbol, request.network.name.empty() ? request.symbol : request.network.name);
+      request.symbol, display_name(request));
 }
 
 // Everything below a folder, relative, sorted.
@@ -68,11 +83,11 @@ Status write_manifest(const ExportRequest& request, const Reference& reference,
   Json manifest = {
       {"format", 1},
       {"symbol", request.symbol},
-      {"network", to_json(request.network)},
+      {"network", display_name(request)},
       {"target", to_json(request.plan.target)},
       {"threads", request.plan.threads},
-      {"macs", macs(request.network)},
-      {"params", params(request.network)},
+      {"macs", macs(request.graph)},
+      {"params", parameter_count(request.graph)},
       {"classes", request.classes},
       {"input",
        {{"layout", "NHWC float32, (pixel / 255 - mean) / std"},
@@ -115,7 +130,7 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
         "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters",
         request.symbol));
   }
-  Graph graph = lower(request.network);
+  const Graph& graph = request.graph;
   CHANAS_RETURN_IF_ERROR(annotate(check_parameters(graph, request.parameters), "weights"));
   Graph fused = graph;
   Parameters folded = request.parameters;
@@ -144,9 +159,10 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   progress("writing ONNX, weights and manifest");
   CHANAS_ASSIGN_OR_RETURN(std::string onnx, to_onnx(graph, request.parameters, request.symbol));
   CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(fresh, request.symbol + ".onnx"), onnx));
+  CHANAS_RETURN_IF_ERROR(write_json(join_path(fresh, "graph.json"), to_json(graph)));
   SafetensorsFile safetensors;
   safetensors.parameters = request.parameters;
-  safetensors.metadata = {{"format", "pt"}, {"network", request.network.name}};
+  safetensors.metadata = {{"format", "pt"}, {"network", request.name}};
   CHANAS_RETURN_IF_ERROR(write_safetensors(join_path(fresh, "weights.safetensors"), safetensors));
   CHANAS_RETURN_IF_ERROR(write_json(join_path(fresh, "plan.json"), to_json(request.plan)));
   CHANAS_RETURN_IF_ERROR(

@@ -1,7 +1,8 @@
 #pragma once
 // Export: a folder that a C programmer can use without knowing CHaNAS. Layout in deploy/README.md:
-//   model.h libmodel.a libmodel.so model.onnx weights.safetensors manifest.json plan.json selftest
-//   example.c src/ (generated C, runtime sources, objects) report.html (copied by the pipeline)
+//   model.h libmodel.a libmodel.so model.onnx graph.json weights.safetensors manifest.json
+//   plan.json selftest example.c src/ (generated C, runtime sources, objects) report.html (by the
+//   pipeline)
 
 #include <functional>
 #include <string>
@@ -13,11 +14,12 @@
 namespace chanas {
 
 struct ExportRequest {
-  std::string folder;            // replaced as a whole when everything succeeded
-  std::string symbol = "model";  // prefix of C symbols: [a-z][a-z0-9_]*
-  Network network;
-  Parameters parameters;             // unfused, names of lower(network), BN statistics final
-  ExecutionPlan plan;                // of this network
+  std::string folder;                // replaced as a whole when everything succeeded
+  std::string symbol = "model";      // prefix of C symbols: [a-z][a-z0-9_]*
+  std::string name;                  // of the network, for people; empty: the symbol
+  Graph graph;                       // one input; unfused or fused
+  Parameters parameters;             // of the graph, BN statistics final
+  ExecutionPlan plan;                // of the fused graph
   std::vector<std::string> classes;  // names, may be empty
   double expected_us = 0, expected_p10_us = 0,
          expected_p90_us = 0;  // measured end to end; 0: unknown

@@ -23,8 +23,9 @@ ExportRequest request_for(const std::string& network_file, int threads, const st
   request.folder = folder;
   auto network = load_network(network_file);
   EXPECT_TRUE(network.ok()) << network.status();
-  request.network = *network;
-  request.parameters = random_parameters(lower(*network), 3);
+  request.name = network->name;
+  request.graph = lower(*network);
+  request.parameters = random_parameters(request.graph, 3);
   auto target = local_target();
   EXPECT_TRUE(target.ok()) << target.status();
   auto plan = default_plan(cut_network(*network), *target, threads);
@@ -131,6 +132,52 @@ TEST_F(DeployTest, ShowsOnlyItsInterfaceAndNeedsOnlyLibc) {
   EXPECT_EQ(shell("readelf -d " + out_ +
                   "/libmodel.so | grep NEEDED | grep -vE 'libc.so|libm.so|libpthread' | grep -q ."),
             256);
+}
+
+// A layer that ends in a map; the result is written straight into the caller's aligned memory, and
+// nothing behind it. The weights survive until the last instance is gone.
+TEST_F(DeployTest, ALayerWritesInPlace) {
+  Graph graph;
+  graph.add({.kind = OpKind::kInput, .name = "image", .inputs = {}, .shape = {9, 7, 5}});
+  graph.add({.kind = OpKind::kConv2d,
+             .name = "conv",
+             .inputs = {0},
+             .shape = {9, 7, 21},
+             .kernel = 3,
+             .bias = true});
+  ExportRequest request;
+  request.folder = out_;
+  request.name = "layer";
+  request.graph = graph;
+  request.parameters = random_parameters(graph, 3);
+  auto cut = cut_graph(graph);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  request.plan = *default_plan(*cut, *local_target(), 1);
+  ASSERT_TRUE(export_network(request, quiet).ok());
+  auto selftest = run_selftest(out_, 1, 5);
+  ASSERT_TRUE(selftest.ok()) << selftest.status();
+  EXPECT_TRUE(selftest->correct) << selftest->max_relative_error;
+  std::ofstream(join_path(out_, "user.c")) << R"(
+#include <string.h>
+#include "model.h"
+enum { kFloats = MODEL_OUTPUT_FLOATS };
+static _Alignas(64) float image[MODEL_INPUT_FLOATS], first[kFloats + 16], second[kFloats + 16];
+int main(void) {
+  for (int i = 0; i < MODEL_INPUT_FLOATS; ++i) image[i] = (float)(i % 13) - 6;
+  for (int i = 0; i < 16; ++i) first[kFloats + i] = 7;
+  model *a, *b;
+  if (model_create(&a, 1) || model_create(&b, 1)) return 1;
+  if (model_run(a, image, first)) return 2;
+  model_destroy(a);
+  if (model_run(b, image, second + 1)) return 3;
+  model_destroy(b);
+  if (memcmp(first, second + 1, sizeof(float) * kFloats)) return 4;
+  for (int i = 0; i < 16; ++i) if (first[kFloats + i] != 7) return 5;
+  return model_create(&a, 1) || model_run(a, image, second) || memcmp(first, second, sizeof(float) * kFloats);
+}
+)";
+  ASSERT_EQ(shell("cd " + out_ + " && cc -O1 user.c -I. libmodel.a -lpthread -lm -o user"), 0);
+  EXPECT_EQ(shell("cd " + out_ + " && ./user"), 0);
 }
 
 // Two networks with prefixes of their own live in one program.

@@ -14,6 +14,10 @@ struct Reference {
   std::vector<float> output;  // logits
 };
 
+std::string display_name(const ExportRequest& request);
+// Learned ones: the running statistics of batch normalisation are not counted.
+int64_t parameter_count(const Graph& graph);
+
 // Writes <symbol>.h, example.c and src/ (model.c, selftest.c, weights, runtime) into `folder`.
 Status write_sources(const ExportRequest& request, const std::vector<StageObject>& stages,
                      const std::vector<float>& weights, const Reference& reference,

@@ -133,12 +133,16 @@ Substitutions substitutions(const ExportRequest& request, const std::vector<Stag
   Substitutions s;
   s["SYMBOL"] = request.symbol;
   s["MACRO"] = upper(request.symbol);
-  s["NETWORK"] = request.network.name.empty() ? request.symbol : request.network.name;
+  const Shape& image = request.graph.ops[static_cast<size_t>(request.graph.input_ops()[0])].shape;
+  const Shape& output = request.graph.output().shape;
+  s["NETWORK"] = display_name(request);
   s["TARGET"] = plan.target.name;
   s["TRIPLE"] = plan.target.triple;
-  s["HEIGHT"] = s["WIDTH"] = std::to_string(request.network.resolution);
-  s["CHANNELS"] = std::to_string(request.network.channels);
-  s["CLASSES"] = std::to_string(request.network.head.classes);
+  s["HEIGHT"] = std::to_string(image.h);
+  s["WIDTH"] = std::to_string(image.w);
+  s["CHANNELS"] = std::to_string(image.c);
+  s["CLASSES"] = std::to_string(output.c);
+  s["OUTPUT_FLOATS"] = std::to_string(output.elements());
   s["THREADS"] = std::to_string(plan.threads);
   s["MEAN"] = fmt::format("{:.2f}", kImageMean);
   s["STD"] = fmt::format("{:.2f}", kImageStd);
@@ -146,23 +150,25 @@ Substitutions substitutions(const ExportRequest& request, const std::vector<Stag
   s["OUTPUT"] = std::to_string(plan.output);
   s["BUFFERS"] = std::to_string(plan.buffers.size());
   s["ACTIVATION_BYTES"] = std::to_string(plan.activation_bytes);
+  s["WEIGHT_FLOATS"] = std::to_string(plan.weight_floats);
   for (const Buffer& b : plan.buffers) {
     s["VALUES"] +=
         fmt::format("    {{{}, {}, {}, {}}},\n", b.shape.h, b.shape.w, b.shape.c, b.offset_bytes);
   }
-  for (int i = 0; i < request.network.head.classes; ++i) {
+  for (int i = 0; i < output.c; ++i) {
     auto index = static_cast<size_t>(i);
     s["CLASS_NAMES"] +=
         "    " + literal(index < request.classes.size() ? request.classes[index] : "") + ",\n";
   }
-  Json info = {{"network", s["NETWORK"]},
+  Json info = {{"chanas", CHANAS_VERSION},
+               {"network", s["NETWORK"]},
                {"target", plan.target.name},
                {"triple", plan.target.triple},
                {"threads", plan.threads},
-               {"macs", macs(request.network)},
-               {"params", params(request.network)},
-               {"resolution", request.network.resolution},
-               {"classes", request.network.head.classes},
+               {"macs", macs(request.graph)},
+               {"params", parameter_count(request.graph)},
+               {"resolution", image.h},
+               {"classes", output.c},
                {"expected_us", request.expected_us},
                {"test_accuracy", request.test_accuracy}};
   s["INFO"] = literal(info.dump());
@@ -171,14 +177,21 @@ Substitutions substitutions(const ExportRequest& request, const std::vector<Stag
   return s;
 }
 
-// Hexadecimal literals are exact.
-std::string float_array(const std::string& name, const std::vector<float>& values) {
-  std::string out = fmt::format("const float {}[{}] = {{", name, values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    out += fmt::format("{}{:a}f,", i % 8 == 0 ? "\n  " : " ", static_cast<double>(values[i]));
-  }
-  return out + "\n};\n";
+// <name>.bin and the assembly text that takes it in as `const float <symbol>_<name>[]`, with 64
+// bytes of zeros behind it.
+Status write_floats(const std::string& folder, const std::string& symbol, const std::string& name,
+                    const std::vector<float>& values, std::string& assembly) {
+  assembly += fmt::format(
+      "    .balign 4096\n    .globl {0}_{1}\n    .hidden {0}_{1}\n{0}_{1}:\n"
+      "    .incbin \"{1}.bin\"\n    .zero 64\n",
+      symbol, name);
+  return write_file_atomic(
+      join_path(folder, name + ".bin"),
+      {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
 }
+
+constexpr const char* kDataSection = "    .section .rodata\n";
+constexpr const char* kNoExecutableStack = "    .section .note.GNU-stack,\"\",%progbits\n";
 
 }  // namespace
 
@@ -196,20 +209,16 @@ Status write_sources(const ExportRequest& request, const std::vector<StageObject
   CHANAS_RETURN_IF_ERROR(
       write_file_atomic(join_path(source, "model.c"), fill(find_template("model.c.in"), s)));
   CHANAS_RETURN_IF_ERROR(
-      write_file_atomic(join_path(source, "selftest.c"),
-                        fill(find_template("selftest.c.in"), s) + "\n" +
-                            float_array(symbol + "_reference_input", reference.input) + "\n" +
-                            float_array(symbol + "_reference_output", reference.output)));
-  CHANAS_RETURN_IF_ERROR(write_file_atomic(
-      join_path(source, "weights.bin"),
-      {reinterpret_cast<const char*>(weights.data()), weights.size() * sizeof(float)}));
+      write_file_atomic(join_path(source, "selftest.c"), fill(find_template("selftest.c.in"), s)));
+  std::string data = kDataSection;
+  CHANAS_RETURN_IF_ERROR(write_floats(source, symbol, "weights", weights, data));
   CHANAS_RETURN_IF_ERROR(
-      write_file_atomic(join_path(source, "weights.S"),
-                        fmt::format("    .section .rodata\n    .balign 4096\n    .globl "
-                                    "{0}_weights\n    .hidden {0}_weights\n"
-                                    "{0}_weights:\n    .incbin \"weights.bin\"\n    .zero 64\n"
-                                    "    .section .note.GNU-stack,\"\",%progbits\n",
-                                    symbol)));
+      write_file_atomic(join_path(source, "weights.S"), data + kNoExecutableStack));
+  data = kDataSection;
+  CHANAS_RETURN_IF_ERROR(write_floats(source, symbol, "reference_input", reference.input, data));
+  CHANAS_RETURN_IF_ERROR(write_floats(source, symbol, "reference_output", reference.output, data));
+  CHANAS_RETURN_IF_ERROR(
+      write_file_atomic(join_path(source, "reference.S"), data + kNoExecutableStack));
   for (const auto& [name, text] : runtime_sources()) {
     CHANAS_RETURN_IF_ERROR(write_file_atomic(join_path(source, name), text));
   }

@@ -46,6 +46,49 @@ void expect_cuts_agree(const Element& element, const std::vector<Values>& values
   }
 }
 
+// A layer file: a dense convolution, then a depthwise one with its projection.
+TEST(Cuts, OfAGraphOnItsOwn) {
+  Graph graph;
+  graph.add({.kind = OpKind::kInput, .name = "image", .inputs = {}, .shape = {9, 9, 3}});
+  graph.add({.kind = OpKind::kConv2d,
+             .name = "dense",
+             .inputs = {0},
+             .shape = {5, 5, 8},
+             .kernel = 5,
+             .stride = 2,
+             .bias = true});
+  graph.add({.kind = OpKind::kDepthwise,
+             .name = "depthwise",
+             .inputs = {1},
+             .shape = {5, 5, 8},
+             .kernel = 3,
+             .bias = true});
+  graph.add({.kind = OpKind::kConv2d,
+             .name = "project",
+             .inputs = {2},
+             .shape = {5, 5, 6},
+             .bias = true});
+  const StatusOr<CutNetwork> cut = cut_graph(graph);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  ASSERT_EQ(cut->elements.size(), 2u);
+  EXPECT_EQ(cut->elements[0].cuts.size(), 1u);
+  ASSERT_EQ(cut->elements[1].cuts.size(), 2u);
+  EXPECT_EQ(cut->elements[1].cuts[1].groups.size(), 1u);
+  const Parameters parameters = random_parameters(graph, 1);
+  Rng rng(2);
+  const std::vector<Values> values =
+      interpret(graph, parameters, {random_values(graph.ops[0].shape, rng)}, true);
+  expect_cuts_agree(cut->elements[0], values, parameters, 0);
+  expect_cuts_agree(cut->elements[1], values, parameters, 1);
+
+  graph.add({.kind = OpKind::kActivation,
+             .name = "alone",
+             .inputs = {3},
+             .shape = {5, 5, 6},
+             .act = Activation::kRelu});
+  EXPECT_EQ(cut_graph(graph).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(Cuts, GiveTheValuesOfRandomNetworks) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
     Rng rng(seed, "cuts");

@@ -87,13 +87,13 @@ class Writer {
     values_.push_back(std::move(value));
   }
 
-  // [1, classes, 1, 1] -> [1, classes]
-  void add_logits() {
+  // The last value as the model's output: "Flatten" makes [1, classes] of [1, classes, 1, 1].
+  void add_output(const char* type, const char* name) {
     onnx::NodeProto& node = *graph_.add_node();
-    node.set_name("logits");
-    node.set_op_type("Flatten");
+    node.set_name(name);
+    node.set_op_type(type);
     node.add_input(values_.back());
-    node.add_output("logits");
+    node.add_output(name);
   }
 
  private:
@@ -179,11 +179,8 @@ StatusOr<std::string> to_onnx(const Graph& graph, const Parameters& parameters,
         fmt::format("onnx: the graph has {} inputs; expected its first op alone, the image",
                     graph.input_ops().size()));
   const Shape& image = graph.ops.front().shape;
-  const Shape& logits = graph.output().shape;
-  if (logits.h != 1 || logits.w != 1)
-    return absl::InvalidArgumentError(
-        fmt::format("onnx: the graph ends in {}x{}x{}; expected logits of 1x1xclasses", logits.h,
-                    logits.w, logits.c));
+  const Shape& last = graph.output().shape;
+  const bool is_map = last.h > 1 || last.w > 1;
 
   onnx::ModelProto model;
   model.set_ir_version(kIrVersion);
@@ -194,10 +191,18 @@ StatusOr<std::string> to_onnx(const Graph& graph, const Parameters& parameters,
   onnx::GraphProto& proto = *model.mutable_graph();
   proto.set_name(model_name);
   set_value_info(*proto.add_input(), "input", {1, image.c, image.h, image.w});
-  set_value_info(*proto.add_output(), "logits", {1, logits.c});
+  if (is_map) {
+    set_value_info(*proto.add_output(), "output", {1, last.c, last.h, last.w});
+  } else {
+    set_value_info(*proto.add_output(), "logits", {1, last.c});
+  }
   Writer writer(proto, parameters);
   for (const Op& op : graph.ops) writer.add(op);
-  writer.add_logits();
+  if (is_map) {
+    writer.add_output("Identity", "output");
+  } else {
+    writer.add_output("Flatten", "logits");
+  }
 
   const size_t size = model.ByteSizeLong();
   if (size > INT_MAX)

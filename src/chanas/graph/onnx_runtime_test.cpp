@@ -37,6 +37,7 @@ int check(const Graph& graph, const Parameters& parameters, double tolerance, fl
   const Shape& shape = graph.ops[0].shape;
   const std::vector<float> image = random_values(shape, rng);
   std::vector<float> expected = interpret(graph, parameters, {image}).back();
+  expected = to_nchw(expected, graph.output().shape);
   expected[0] += offset;
   const StatusOr<std::string> model = to_onnx(graph, parameters, "test");
   EXPECT_TRUE(model.ok()) << model.status();
@@ -82,6 +83,19 @@ TEST_F(OnnxRuntime, AgreesOnRandomNetworksUnfusedAndFused) {
     ASSERT_TRUE(run_passes(graph, &parameters).ok());
     EXPECT_EQ(check(graph, parameters, 1e-5), 0) << to_text(graph);
   }
+}
+
+TEST_F(OnnxRuntime, AgreesOnALayerThatEndsInAMap) {
+  Graph graph;
+  graph.add({.kind = OpKind::kInput, .name = "image", .inputs = {}, .shape = {9, 7, 5}});
+  graph.add({.kind = OpKind::kConv2d,
+             .name = "conv",
+             .inputs = {0},
+             .shape = {5, 4, 6},
+             .kernel = 5,
+             .stride = 2,
+             .bias = true});
+  EXPECT_EQ(check(graph, random_parameters(graph, 2), 1e-5), 0);
 }
 
 TEST_F(OnnxRuntime, TheScriptSeesADifference) {

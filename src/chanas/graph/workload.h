@@ -71,6 +71,10 @@ struct CutNetwork {
   std::vector<Element> elements;
 };
 CutNetwork cut_network(const Network& network);
+// The same for a fused graph on its own, a layer or a short chain: every op is an element, but a
+// depthwise convolution with the 1x1 convolution behind it is one. kInvalidArgument: the graph does
+// not verify, or holds an op that belongs to the inside of a network (names it).
+StatusOr<CutNetwork> cut_graph(const Graph& graph);
 // The cuts of one unit alone (the LUT's rows), with Group::ops indexing fused_graph(unit); and of
 // stem and head of a network, indexing cut_network(network).graph.
 Element unit_element(const Unit& unit);

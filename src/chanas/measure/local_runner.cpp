@@ -11,6 +11,8 @@
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
+#include "chanas/base/log.h"
+#include "chanas/measure/drift.h"
 #include "chanas/measure/kernel_child.h"
 #include "chanas/measure/measure.h"
 #include "chanas/measure/protocol.h"
@@ -21,6 +23,9 @@ namespace {
 // A candidate that ends its process may have been the victim of an earlier one; it gets a second
 // process of its own.
 constexpr int kLives = 2;
+
+// How often a batch is measured while the device does not keep its speed.
+constexpr int kBatchAttempts = 3;
 
 constexpr double kSecondsPerStage = 20;
 
@@ -109,10 +114,15 @@ class LocalRunner : public Runner {
   Status build(Trial& trial, const Candidate& candidate, const MeasurePlan& plan, size_t child,
                MeasureResult& result);
   Status run(Trial& trial, const MeasurePlan& plan, MeasureResult& result);
+  Status run_all(std::span<Trial> trials, const MeasurePlan& plan,
+                 std::vector<MeasureResult>& results);
+  StatusOr<double> canary(const MeasurePlan& plan);
   static Status settle(Trial& trial, const Status& status, MeasureResult& result);
 
   Target target_;
   Children children_;
+  std::map<int, DriftWatch> watches_;  // by threads
+  bool has_canary_ = true;
 };
 
 // No reply: an interruption is passed on, the rest is a result, at the latest at the last life.
@@ -170,6 +180,59 @@ Status LocalRunner::run(Trial& trial, const MeasurePlan& plan, MeasureResult& re
   return absl::OkStatus();
 }
 
+// The fixed kernel's time in us; 0 when it could not be had, which says nothing about a candidate.
+// One that fails is not tried again: it may take built kernels with it every time.
+StatusOr<double> LocalRunner::canary(const MeasurePlan& plan) {
+  if (!has_canary_) return 0.0;
+  KernelChild& kernel = children_[0];
+  CHANAS_RETURN_IF_ERROR(kernel.ensure(plan.memory_limit_bytes));
+  StatusOr<Json> reply =
+      kernel.call("canary", {{"threads", plan.threads}, {"pin", plan.pin}}, plan.run_timeout_s);
+  if (reply.status().code() == absl::StatusCode::kCancelled) return reply.status();
+  const Json us = reply.ok() ? reply->value("us", Json()) : Json();
+  if (us.is_number() && us.get<double>() > 0) return us.get<double>();
+  has_canary_ = false;
+  log_warning(
+      "the kernel that watches the device's speed fails ({}); measuring goes on without",
+      reply.ok() ? reply->value("message", "no time") : std::string(message(reply.status())));
+  return 0.0;
+}
+
+// Times what is built between two looks at the canary, again while those differ.
+Status LocalRunner::run_all(std::span<Trial> trials, const MeasurePlan& plan,
+                            std::vector<MeasureResult>& results) {
+  DriftWatch& watch = watches_[plan.threads];
+  const auto is_here = [&](const Trial& trial) {
+    const KernelChild& kernel = children_[trial.child];
+    return trial.built && kernel.running() && kernel.generation() == trial.generation;
+  };
+  for (int attempt = 1; std::any_of(trials.begin(), trials.end(), is_here); ++attempt) {
+    CHANAS_ASSIGN_OR_RETURN(const double before, canary(plan));
+    for (Trial& trial : trials) {
+      CHANAS_RETURN_IF_ERROR(check_cancelled());
+      if (is_here(trial)) CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
+    }
+    CHANAS_ASSIGN_OR_RETURN(const double after, canary(plan));
+    if (before == 0 || after == 0) break;
+    watch.begin(before);
+    const bool accepted = watch.accept(after);
+    if (const std::string news = watch.news(); !news.empty()) log_warning("{}", news);
+    if (accepted) break;
+    if (attempt < kBatchAttempts) continue;
+    for (const Trial& trial : trials) {
+      MeasureResult& result = results[trial.index];
+      if (!trial.built || !result.ok()) continue;
+      result.error = TrialError::kUnstable;
+      result.message = fmt::format(
+          "the device was {} after the measurement than before it, {} times in a row; its clock "
+          "changes, or something else runs",
+          watch.describe(), kBatchAttempts);
+    }
+    break;
+  }
+  return absl::OkStatus();
+}
+
 StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candidate> candidates,
                                                           const MeasurePlan& plan) {
   std::vector<MeasureResult> results(candidates.size());
@@ -191,11 +254,10 @@ StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candid
       Trial& trial = trials[i];
       return build(trial, candidates[trial.index], plan, child, results[trial.index]);
     }));
-    for (Trial& trial : trials) {
-      CHANAS_RETURN_IF_ERROR(check_cancelled());
-      KernelChild& kernel = children_[trial.child];
-      if (!trial.built || !kernel.running() || kernel.generation() != trial.generation) continue;
-      CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
+    const auto batch = static_cast<size_t>(batch_size());
+    for (size_t begin = 0; begin < trials.size(); begin += batch) {
+      const size_t count = std::min(batch, trials.size() - begin);
+      CHANAS_RETURN_IF_ERROR(run_all(std::span(trials).subspan(begin, count), plan, results));
     }
     std::erase_if(trials, [](const Trial& trial) { return trial.done; });
   }
@@ -229,12 +291,13 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
                                                          const std::string& prefix,
                                                          const std::string& folder,
                                                          const LocalRunnerOptions& options) {
-  // The first stage with a (workload, schedule) gives its object to the others.
-  std::map<std::pair<std::string, Schedule>, size_t> first;
+  // The first stage with a (workload, schedule, prefetch) gives its object to the others.
+  std::map<std::tuple<std::string, Schedule, int64_t>, size_t> first;
   std::vector<size_t> distinct, source;
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& stage = plan.stages[i];
-    auto [it, fresh] = first.try_emplace({stage.workload.fingerprint(), stage.schedule}, i);
+    auto [it, fresh] = first.try_emplace(
+        {stage.workload.fingerprint(), stage.schedule, stage.prefetch_bytes}, i);
     if (fresh) distinct.push_back(i);
     source.push_back(it->second);
   }
@@ -259,6 +322,7 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
                                                     {{"workload", to_json(stage.workload)},
                                                      {"schedule", to_json(stage.schedule)},
                                                      {"threads", plan.threads},
+                                                     {"prefetch_bytes", stage.prefetch_bytes},
                                                      {"symbol", symbol},
                                                      {"path", path}},
                                                     60 + kSecondsPerStage);

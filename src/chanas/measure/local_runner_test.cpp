@@ -215,6 +215,33 @@ TEST(LocalRunner, AnotherProgramIsRefused) {
   EXPECT_THAT(std::string(message(status)), HasSubstr("build all programs anew"));
 }
 
+TEST(LocalRunner, ABatchDuringAJoltIsMeasuredAgain) {
+  std::unique_ptr<Runner> runner = make("jolt:canary");
+  for (const MeasureResult& result : measure(*runner, {candidate(*runner, 8)})) {
+    EXPECT_THAT(result.message, testing::Not(HasSubstr("the device was")));
+    EXPECT_GT(result.latency_us, 0);
+  }
+}
+
+TEST(LocalRunner, ADeviceThatKeepsChangingItsClockMakesUnstableResults) {
+  std::unique_ptr<Runner> runner = make("drift:canary");
+  std::vector<Candidate> candidates = {candidate(*runner, 8), candidate(*runner, 16)};
+  testing::internal::CaptureStderr();
+  for (const MeasureResult& result : measure(*runner, candidates)) {
+    EXPECT_EQ(result.error, TrialError::kUnstable);
+    EXPECT_THAT(result.message, HasSubstr("slower by 20 % after the measurement"));
+  }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("than when measuring began"));
+}
+
+TEST(LocalRunner, ACanaryThatDiesCostsNoCandidate) {
+  std::unique_ptr<Runner> runner = make("crash:canary");
+  for (const MeasureResult& result : measure(*runner, {candidate(*runner, 8)})) {
+    EXPECT_NE(result.error, TrialError::kCrash) << result.message;
+    EXPECT_GT(result.latency_us, 0);
+  }
+}
+
 // --- Whole networks ---------------------------------------------------------------------------
 
 ExecutionPlan small_plan(const Target& target, int threads) {

@@ -12,9 +12,10 @@
 
 namespace chanas {
 
-// How a latency is taken (halide.md section 7): every sample is one call after streaming
-// `cold_bytes` of other memory, which stands for the rest of a network's weights, and touching the
-// input; the latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
+// How a latency is taken (halide.md section 7): every sample is one call in the state in which a
+// network would make it: `cold_bytes` of other memory were read (the rest of the network's
+// weights), output and scratch memory were used not long ago, and the input was just written; the
+// latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
 struct MeasurePlan {
   int threads = 1;
   int samples = 15;
@@ -24,7 +25,8 @@ struct MeasurePlan {
   int64_t memory_limit_bytes = int64_t{6} << 30;  // address space of the child
   bool pin = true;
 
-  // Names the plan in the keys of records: threads and cold_bytes (rounded up to a power of two).
+  // Names the plan in the keys of records: threads, cold_bytes (rounded up to a power of two), and
+  // the way of measuring itself, which changes when numbers of old and new would not compare.
   std::string id() const;
 };
 
@@ -73,7 +75,7 @@ class Runner {
   virtual ~Runner() = default;
   virtual const Target& target() const = 0;
   // One result per candidate, in order: compiled, compared with the reference under assertions,
-  // then timed without, alone on the machine. kUnavailable: device lost (repeat later); kCancelled.
+  // then timed, alone on the machine. kUnavailable: device lost (repeat later); kCancelled.
   virtual StatusOr<std::vector<MeasureResult>> measure(std::span<const Candidate> candidates,
                                                        const MeasurePlan& plan) = 0;
   // How many candidates are best measured in one call (all compile cores busy).

@@ -46,7 +46,7 @@ Status read(const Json& json, std::string_view what, const char* key, std::strin
 
 std::string MeasurePlan::id() const {
   uint64_t cold = cold_bytes <= 0 ? 0 : std::bit_ceil(static_cast<uint64_t>(cold_bytes));
-  return fmt::format("threads{}-cold{}", threads, cold);
+  return fmt::format("threads{}-cold{}-produced", threads, cold);
 }
 
 std::string_view trial_error_name(TrialError error) {

@@ -80,6 +80,8 @@ class InterpretedKernel : public JitKernel {
     return code;
   }
 
+  int assertions() const override { return 0; }
+
  private:
   ScheduleSpace space_;
   Schedule schedule_;
@@ -96,7 +98,8 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
 }
 
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const std::string& symbol, const std::string& object_path) {
+                      const CompileOptions& options, const std::string& symbol,
+                      const std::string& object_path) {
   return write_file_atomic(object_path, symbol + " " + to_text(space, schedule));
 }
 

@@ -14,7 +14,7 @@ class Timing : public testing::Test {
   // A call that takes what `us` says, by a clock that only it moves.
   MeasureResult time(std::function<double()> us, int samples = 15, int64_t cold = 0) {
     TimedCall timed{.call = [this, us] { return clock_ += us(), ++calls_ == fail_at_ ? -3 : 0; },
-                    .touch_inputs = [this] { ++touched_; },
+                    .prepare = [this] { ++prepared_; },
                     .now_us = [this] { return clock_; }};
     return time_call(timed, runtime_.get(), samples, cold, cold_);
   }
@@ -22,7 +22,7 @@ class Timing : public testing::Test {
       chanas_runtime_create(2), chanas_runtime_destroy};
   ColdMemory cold_;
   double clock_ = 0;
-  int calls_ = 0, touched_ = 0, fail_at_ = -1;
+  int calls_ = 0, prepared_ = 0, fail_at_ = -1;
 };
 
 TEST_F(Timing, TakesTheMedianOfTheSamples) {
@@ -31,7 +31,7 @@ TEST_F(Timing, TakesTheMedianOfTheSamples) {
   EXPECT_EQ(result.latency_us, 200);
   EXPECT_EQ(result.warm_us, 200);
   EXPECT_EQ(result.samples_us, std::vector<double>(15, 200));
-  EXPECT_EQ(touched_, 15);
+  EXPECT_EQ(prepared_, 15);
 }
 
 TEST_F(Timing, OneSlowCallDoesNotMoveTheMedian) {
@@ -83,6 +83,17 @@ TEST_F(Timing, ColdMemoryTakesAnySize) {
   for (int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{1} << 20, int64_t{100}}) {
     cold_.stream(runtime_.get(), bytes);
   }
+}
+
+TEST_F(Timing, PreparingMemoryKeepsWhatIsInIt) {
+  std::vector<float> values(1001);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const std::vector<float> before = values;
+  rewrite(runtime_.get(), values.data(), values.size());
+  EXPECT_EQ(values, before);
+  rewrite(runtime_.get(), nullptr, 0);
+  for (size_t bytes : {size_t{0}, size_t{1}, size_t{100'000}}) use_scratch(runtime_.get(), bytes);
+  EXPECT_GE(chanas_runtime_scratch_used(runtime_.get()), 100'000u);
 }
 
 TEST_F(Timing, PinningIsTakenBack) {

@@ -9,11 +9,13 @@
 
 #include "chanas/base/file.h"
 #include "chanas/base/names.h"
+#include "chanas/supernet/client.h"
+#include "chanas/tune/tuner.h"
 
 namespace chanas {
 namespace {
 
-using Value = std::variant<std::string*, double*, int*, int64_t*, uint64_t*>;
+using Value = std::variant<std::string*, bool*, double*, int*, int64_t*, uint64_t*>;
 
 // A key of the file: where it lies in RunConfig, what it may be, what it means.
 struct Binding {
@@ -34,6 +36,7 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"run", "seed", "one seed, one result", &c.seed, 0, 9e15},
       {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s,
        0, 1e8, true},
+      {"tune", "strategy", "gp, evolution, random or grid", &c.tune_strategy},
       {"tune", "trials", "schedules measured per workload", &c.tune_trials, 1, 100000},
       {"tune", "budget", "time for tuning; 0: none", &c.tune_budget_s, 0, 1e8, true},
       {"tune", "boundary_networks", "whole networks measured to correct the table's sums",
@@ -42,7 +45,28 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "budget", "time for training; 0: by epochs", &c.train_budget_s, 0, 1e8, true},
       {"train", "batch_size", "images per step", &c.batch_size, 2, 65536},
       {"train", "learning_rate", "peak rate per 64 images", &c.learning_rate, 1e-6, 100},
-      {"train", "loss", "plain, or gap (generalisation-gap loss)", &c.loss},
+      {"train", "weight_decay", "of convolutions and the classifier", &c.weight_decay, 0, 1},
+      {"train", "label_smoothing", "share of the target spread over all classes",
+       &c.label_smoothing, 0, 0.9},
+      {"train", "clip", "largest norm of the gradient; 0: none", &c.clip, 0, 1e9},
+      {"train", "trainer", "sandwich, or progressive (shrinking in stages, taught by the largest)",
+       &c.trainer},
+      {"train", "random_nets", "of a sandwich, besides largest and smallest", &c.random_nets, 0,
+       16},
+      {"train", "sampling", "of random networks: uniform, or macs (bands of multiply-adds)",
+       &c.sampling},
+      {"train", "distillation", "soft (outputs of the teacher), or alpha (adaptive divergence)",
+       &c.distillation},
+      {"train", "alpha_clip", "clips the ratios of alpha distillation", &c.alpha_clip, 1, 1e6},
+      {"train", "sort_share",
+       "sandwich: share of steps on the largest network before its channels are sorted; 0: not",
+       &c.sort_share, 0, 0.9},
+      {"train", "kernel_transform", "learned 7 to 5 to 3 matrices; false: centre crop",
+       &c.kernel_transform},
+      {"train", "loss",
+       "plain, data_matched (on train and gap part), or with a generalisation-gap term: gap "
+       "(paper), gap_one_sided, gap_stop_train, gap_stop_gap",
+       &c.loss},
       {"train", "gap_lambda", "weight of the generalisation gap", &c.gap_lambda, 0, 10},
       {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
       {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images,
@@ -82,11 +106,23 @@ Status type_error(std::string_view file, const toml::node& node, const Binding& 
       fmt::format("a {}", toml::impl::node_type_friendly_names[static_cast<size_t>(node.type())])));
 }
 
+Status check_range(const Binding& b, double number) {
+  if (number >= b.low && number <= b.high) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}.{} is {}, expected {} to {}", b.section, b.name, number, b.low, b.high));
+}
+
 Status assign(std::string_view file, const toml::node& node, const Binding& b) {
   if (auto text = std::get_if<std::string*>(&b.value)) {
     auto value = node.value_exact<std::string>();
     if (!value) return type_error(file, node, b, "text");
     **text = *value;
+    return absl::OkStatus();
+  }
+  if (auto flag = std::get_if<bool*>(&b.value)) {
+    auto value = node.value_exact<bool>();
+    if (!value) return type_error(file, node, b, "true or false");
+    **flag = *value;
     return absl::OkStatus();
   }
   std::optional<double> number;
@@ -99,11 +135,7 @@ Status assign(std::string_view file, const toml::node& node, const Binding& b) {
   }
   if (!number)
     return type_error(file, node, b, b.duration ? "seconds or a text like \"20 min\"" : "a number");
-  if (!std::isfinite(*number) || *number < b.low || *number > b.high) {
-    return absl::InvalidArgumentError(fmt::format("{}: {}.{} is {}, expected {} to {}",
-                                                  position(file, node), b.section, b.name, *number,
-                                                  b.low, b.high));
-  }
+  CHANAS_RETURN_IF_ERROR(annotate(check_range(b, *number), position(file, node)));
   bool whole = *number == std::floor(*number);
   if (!std::holds_alternative<double*>(b.value) && !whole) {
     return type_error(file, node, b, "a whole number");
@@ -199,19 +231,30 @@ StatusOr<RunConfig> load_config(const std::string& path) {
 }
 
 Status validate(const RunConfig& c) {
+  RunConfig copy = c;
+  for (const Binding& b : bindings(copy)) {
+    CHANAS_RETURN_IF_ERROR(std::visit(
+        [&](auto* p) -> Status {
+          if constexpr (std::is_same_v<decltype(p), std::string*>) {
+            return absl::OkStatus();
+          } else {
+            return check_range(b, static_cast<double>(*p));
+          }
+        },
+        b.value));
+  }
   CHANAS_RETURN_IF_ERROR(one_of("run.device", c.device, {"local", "simulated"}));
-  CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, {"plain", "gap"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.loss", c.loss, loss_names()));
+  CHANAS_RETURN_IF_ERROR(one_of("train.trainer", c.trainer, {"sandwich", "progressive"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.sampling", c.sampling, {"uniform", "macs"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.distillation", c.distillation, {"soft", "alpha"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.device", c.train_device, {"auto", "cpu", "cuda"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.precision", c.precision, {"float32", "bfloat16"}));
+  CHANAS_RETURN_IF_ERROR(one_of("tune.strategy", c.tune_strategy, strategy_names()));
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
   if (c.rule == "acc" && c.probes == 0) {
     return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");
-  }
-  if (c.threads < 1) return absl::InvalidArgumentError("run.threads must be at least 1");
-  if (!(c.limit_ms >= 0)) {
-    return absl::InvalidArgumentError(
-        fmt::format("the limit is {} ms, expected a positive number", c.limit_ms));
   }
   return absl::OkStatus();
 }

@@ -22,6 +22,7 @@ struct RunConfig {
   double budget_s = 0;  // wall clock for the whole run, shared out; 0: by the counts below
 
   // [tune]
+  std::string tune_strategy = "gp";
   int tune_trials = 12;        // per workload
   double tune_budget_s = 70;   // defaults are always measured; 0: none
   int boundary_networks = 12;  // measured whole to fit the boundary term
@@ -30,8 +31,18 @@ struct RunConfig {
   double train_epochs = 24;   // 0: by train_budget_s
   double train_budget_s = 0;  // 0 with epochs 0: the trainer's default
   int batch_size = 64;
-  double learning_rate = 0.1;  // per 64 images
-  std::string loss = "plain";  // "plain" or "gap"
+  double learning_rate = 0.08;  // per 64 images
+  double weight_decay = 3e-5;
+  double label_smoothing = 0.1;
+  double clip = 1;
+  std::string trainer = "sandwich";  // "sandwich", "progressive"
+  int random_nets = 2;
+  std::string sampling = "uniform";   // "uniform", "macs"
+  std::string distillation = "soft";  // "soft", "alpha"
+  double alpha_clip = 5;
+  double sort_share = 0;
+  bool kernel_transform = true;
+  std::string loss = "plain";  // one of loss_names()
   double gap_lambda = 0.45;
   std::string augment = "light";      // "none", "light", "crop"
   int64_t builtin_images = 6000;      // of the built-in generator

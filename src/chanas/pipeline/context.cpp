@@ -99,7 +99,9 @@ DataConfig StageContext::data() const {
   return data;
 }
 
-SupernetFiles StageContext::supernet() const { return {directory.file("supernet"), ""}; }
+SupernetFiles StageContext::supernet() const {
+  return {directory.file("supernet/" + inputs.at("train")), ""};
+}
 
 SubSpace StageContext::chosen_cell() {
   const Json& cell = output("narrow")["cell"];
@@ -123,12 +125,10 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
                                                      const std::vector<Arch>& archs,
                                                      const std::string& part, int64_t images) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace s, space());
-  CHANAS_ASSIGN_OR_RETURN(std::string training, read_file(directory.file("stages/train.json")));
-  // Weights of another training give other accuracies.
-  CHANAS_ASSIGN_OR_RETURN(Json train, parse_json(training));
   std::string file = directory.file("evaluations.jsonl");
-  std::string suffix = fmt::format(" {} {} {} {}", part, images, config.recalibration_images,
-                                   train["inputs"].get<std::string>());
+  // Weights of another training give other accuracies.
+  std::string suffix =
+      fmt::format(" {} {} {} {}", part, images, config.recalibration_images, inputs.at("train"));
   std::map<std::string, double> known;
   if (StatusOr<std::string> text = read_file(file); text.ok()) {
     size_t at = 0, end;
@@ -182,8 +182,8 @@ Status check_limit(StageContext& context) {
   for (const SubSpace& cell : space.cells()) least = std::min(least, latency->minimum_us(cell));
   if (least <= limit_us) return absl::OkStatus();
   return absl::OutOfRangeError(
-      fmt::format("no network of space {} can meet {:.3f} ms on this device: the smallest latency "
-                  "it can reach is {:.3f} ms; "
+      fmt::format("no network of space {} can meet {:.3g} ms on this device: the smallest latency "
+                  "it can reach is {:.3g} ms; "
                   "raise --limit-ms or choose a smaller space",
                   space.name, limit_us / 1000, least / 1000));
 }

@@ -1,12 +1,14 @@
 #include "chanas/pipeline/pipeline.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
@@ -19,6 +21,27 @@
 namespace chanas {
 namespace {
 
+// Of names, sizes and times of change: cheap, and what changes without it is found by the first
+// stage, which reads everything.
+std::string files_fingerprint(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> lines;
+  auto add = [&](const fs::path& file) {
+    struct stat info = {};
+    if (::stat(file.c_str(), &info) != 0) return;
+    lines.push_back(fmt::format("{} {} {}.{}", file.string(), info.st_size, info.st_mtim.tv_sec,
+                                info.st_mtim.tv_nsec));
+  };
+  add(path);
+  std::error_code error;
+  for (fs::recursive_directory_iterator file(path, error), end; !error && file != end;
+       file.increment(error)) {
+    add(file->path());
+  }
+  std::sort(lines.begin(), lines.end());
+  return fingerprint(fmt::format("{}", fmt::join(lines, "\n")));
+}
+
 bool matches(const ConfigKey& key, const std::string& pattern) {
   return pattern == key.section + ".*" || pattern == key.section + "." + key.name;
 }
@@ -29,18 +52,22 @@ bool decides_nothing(const ConfigKey& key) {
          (key.name == "device" || key.name == "launcher" || key.name == "max_restarts");
 }
 
-// Everything a stage depends on, as text: the values of its keys and the inputs of the stages it
-// comes after. Files of data, space and config are named by content where they are files.
-std::string stage_inputs(const PipelineStage& stage, const RunConfig& config,
-                         const std::map<std::string, std::string>& inputs) {
+// Of everything a stage depends on: the values of its keys and what the stages before it found.
+// The first one names files (space, images) by what they hold now.
+StatusOr<std::string> stage_inputs(const PipelineStage& stage, const RunConfig& config,
+                                   const std::map<std::string, std::string>& outputs) {
   std::string text = stage.name;
+  if (stage.after.empty()) {
+    CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(config.space));
+    text += "\n" + space_fingerprint(space) + "\n" + files_fingerprint(config.data);
+  }
   for (const ConfigKey& key : config_keys(config)) {
     for (const std::string& pattern : stage.keys) {
       if (matches(key, pattern) && !decides_nothing(key))
         text += fmt::format("\n{}.{}={}", key.section, key.name, key.value);
     }
   }
-  for (const std::string& name : stage.after) text += "\n" + name + ":" + inputs.at(name);
+  for (const std::string& name : stage.after) text += "\n" + name + ":" + outputs.at(name);
   return fingerprint(text);
 }
 
@@ -53,8 +80,16 @@ Status check_stage_name(std::string_view flag, const std::string& name) {
       fmt::format("{} \"{}\" is no stage; stages are {}", flag, name, join(names)));
 }
 
-// A run directory belongs to one config; another one may go on in it, but is told so.
+// Another config may go on in a run directory; stages that it changes nothing for are kept.
 Status store_config(const RunDirectory& directory, const RunConfig& config) {
+  if (StatusOr<RunConfig> before = stored_config(directory.path()); before.ok()) {
+    std::vector<ConfigKey> old = config_keys(*before), now = config_keys(config);
+    for (size_t i = 0; i < now.size(); ++i) {
+      if (now[i].value == old[i].value) continue;
+      log_info("{}.{} was {} in this run, now it is {}", now[i].section, now[i].name, old[i].value,
+               now[i].value);
+    }
+  }
   return write_file_atomic(directory.file("config.toml"),
                            "# resolved config of this run\n" + to_toml(config));
 }
@@ -66,28 +101,42 @@ const std::vector<PipelineStage>& stages() {
       {"space",
        "space and data",
        {},
+       {},
        {"run.space", "run.data", "run.seed", "train.builtin_images"},
        run_space_stage},
       {"tune",
        "schedules of every workload",
        {"space"},
+       {},
        {"run.device", "run.threads", "run.budget", "tune.*"},
        run_tune_stage},
-      {"train", "supernet", {"space"}, {"run.budget", "train.*"}, run_train_stage},
+      {"train", "supernet", {"space"}, {}, {"run.budget", "train.*"}, run_train_stage},
       {"narrow",
        "choice of the sub-space",
        {"tune", "train"},
+       {},
        {"run.limit_ms", "narrow.*", "predict.recalibration_images"},
        run_narrow_stage},
-      {"predict", "accuracy predictor", {"narrow"}, {"predict.*"}, run_predict_stage},
-      {"search", "evolution", {"predict"}, {"search.*"}, run_search_stage},
+      {"predict",
+       "accuracy predictor",
+       {"narrow"},
+       {"predictor.safetensors"},
+       {"predict.*"},
+       run_predict_stage},
+      {"search", "evolution", {"predict"}, {}, {"search.*"}, run_search_stage},
       {"verify",
        "measured latency and accuracy of the finalists",
        {"search"},
+       {},
        {"verify.*"},
        run_verify_stage},
-      {"export", "deployable library", {"verify"}, {}, run_export_stage},
-      {"report", "report", {"export"}, {}, run_report_stage},
+      {"export",
+       "deployable library",
+       {"verify"},
+       {"result.json", "export/manifest.json"},
+       {},
+       run_export_stage},
+      {"report", "report", {"export"}, {"report.html"}, {}, run_report_stage},
   };
   return all;
 }
@@ -105,22 +154,29 @@ Status run_pipeline(const PipelineOptions& options) {
   CHANAS_RETURN_IF_ERROR(validate(options.config));
   CHANAS_RETURN_IF_ERROR(check_stage_name("--from", options.from));
   CHANAS_RETURN_IF_ERROR(check_stage_name("--until", options.until));
+  // A run directory is not made for what cannot run.
+  CHANAS_RETURN_IF_ERROR(load_space(options.config.space).status());
   CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<RunDirectory> directory,
                           RunDirectory::open(options.run_dir));
   CHANAS_RETURN_IF_ERROR(store_config(*directory, options.config));
 
   StageContext context(options, *directory);
-  std::map<std::string, std::string> inputs;
+  std::map<std::string, std::string> outputs;
   bool forced = false;
   int number = 0;
   for (const PipelineStage& stage : stages()) {
     ++number;
     forced = forced || stage.name == options.from;
-    inputs[stage.name] = stage_inputs(stage, options.config, inputs);
+    CHANAS_ASSIGN_OR_RETURN(std::string inputs, stage_inputs(stage, options.config, outputs));
+    context.inputs[stage.name] = inputs;
     std::optional<StageRecord> done = directory->stage(stage.name);
+    bool current = done && done->inputs == inputs &&
+                   std::all_of(stage.leaves.begin(), stage.leaves.end(), [&](const auto& file) {
+                     return file_exists(directory->file(file));
+                   });
     std::string heading =
         fmt::format("[{}/{}] {}: {}", number, stages().size(), stage.name, stage.title);
-    if (done && done->inputs == inputs[stage.name] && !forced) {
+    if (current && !forced) {
       log_info("{} (done before, {})", heading, format_duration(done->seconds));
     } else {
       // Networks that cannot exist are refused before anything expensive.
@@ -128,9 +184,9 @@ Status run_pipeline(const PipelineOptions& options) {
         CHANAS_RETURN_IF_ERROR(check_limit(context));
       }
       log_info("{}", heading);
+      if (stage.name != "report") directory->remove("result.json");  // of what was there before
       auto start = std::chrono::steady_clock::now();
-      double before =
-          done && done->inputs != inputs[stage.name] ? 0 : directory->spent_before(stage.name);
+      double before = done && !current ? 0 : directory->spent_before(stage.name);
       Json output = Json::object();
       Status status = check_cancelled();
       if (status.ok()) status = stage.run(context, output);
@@ -140,9 +196,10 @@ Status run_pipeline(const PipelineOptions& options) {
         (void)directory->add_spent(stage.name, seconds);
         return absl::IsCancelled(status) ? status : annotate(status, "stage " + stage.name);
       }
-      CHANAS_RETURN_IF_ERROR(
-          directory->put_stage(stage.name, {inputs[stage.name], before + seconds, output.dump()}));
+      done = StageRecord{inputs, before + seconds, output.dump()};
+      CHANAS_RETURN_IF_ERROR(directory->put_stage(stage.name, *done));
     }
+    outputs[stage.name] = fingerprint(done->output);
     if (stage.name == options.until) break;
   }
   return absl::OkStatus();

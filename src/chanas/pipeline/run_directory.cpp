@@ -35,6 +35,8 @@ RunDirectory::~RunDirectory() { ::close(lock_); }
 
 std::string RunDirectory::file(std::string_view name) const { return join_path(path_, name); }
 
+void RunDirectory::remove(std::string_view name) const { ::unlink(file(name).c_str()); }
+
 std::optional<StageRecord> RunDirectory::stage(const std::string& name) const {
   std::string path = file("stages/" + name + ".json");
   if (!file_exists(path)) return std::nullopt;
@@ -55,7 +57,7 @@ Status RunDirectory::put_stage(const std::string& name, const StageRecord& recor
   json["seconds"] = record.seconds;
   CHANAS_ASSIGN_OR_RETURN(json["output"], parse_json(record.output));
   CHANAS_RETURN_IF_ERROR(write_json(file("stages/" + name + ".json"), json));
-  ::unlink(file("stages/" + name + ".spent").c_str());
+  remove("stages/" + name + ".spent");
   return absl::OkStatus();
 }
 

@@ -34,6 +34,8 @@ class RunDirectory {
   // nullopt when the stage never finished. A damaged stage file counts as not finished: warning.
   std::optional<StageRecord> stage(const std::string& name) const;
   Status put_stage(const std::string& name, const StageRecord& record);
+  // A file that may be there.
+  void remove(std::string_view name) const;
   // Adds to the seconds of an unfinished stage, so that a resumed stage tells its whole time.
   double spent_before(const std::string& name) const;
   Status add_spent(const std::string& name, double seconds);

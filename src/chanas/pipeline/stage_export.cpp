@@ -82,7 +82,8 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
 
   ExportRequest request;
   request.folder = context.directory.file("export");
-  request.network = out.network;
+  request.name = out.network.name;
+  request.graph = lower(out.network);
   request.parameters = std::move(weights.parameters);
   CHANAS_ASSIGN_OR_RETURN(request.plan, table->plan(out.network));
   request.classes = context.output("space")["classes"].get<std::vector<std::string>>();
@@ -90,8 +91,11 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
   request.expected_p10_us = finalist["p10_us"];
   request.expected_p90_us = finalist["p90_us"];
   request.test_accuracy = out.subnet.accuracy;
-  request.provenance =
-      Json({{"arch", finalist["arch"]}, {"seed", config.seed}, {"space", space.name}}).dump();
+  request.provenance = Json({{"arch", finalist["arch"]},
+                             {"network", to_json(out.network)},
+                             {"seed", config.seed},
+                             {"space", space.name}})
+                           .dump();
   CHANAS_RETURN_IF_ERROR(
       export_network(request, [](const std::string& step) { log_info("  {}", step); }).status());
   CHANAS_RETURN_IF_ERROR(measure_libraries(context, std::move(request), out));
@@ -163,6 +167,8 @@ Status run_export_stage(StageContext& context, Json& output) {
       continue;
     }
     CHANAS_RETURN_IF_ERROR(write_result(context, space, exported));
+    output["arch"] = finalist["arch"];
+    output["accuracy"] = exported.subnet.accuracy;
     output["folder"] = context.directory.file("export");
     output["median_us"] = us;
     return absl::OkStatus();

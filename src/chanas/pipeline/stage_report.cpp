@@ -107,7 +107,8 @@ Status run_report_stage(StageContext& context, Json& output) {
   for (const Json& trial : tune["history"]) data.tuning.push_back({trial[0], trial[1]});
   for (const Json& p : context.output("train")["history"]) {
     data.training.push_back({p["step"], p["loss"], p["learning_rate"],
-                             p.value("accuracy_largest", 0.0), p.value("accuracy_smallest", 0.0)});
+                             p.value("accuracy_largest", 0.0), p.value("accuracy_smallest", 0.0),
+                             p.value("accuracy_random", 0.0), p.value("gap", 0.0)});
   }
   for (const std::string& name : stage_names()) {
     if (auto record = context.directory.stage(name)) {

@@ -60,6 +60,7 @@ Status run_tune_stage(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(Store * store, context.store());
   CHANAS_ASSIGN_OR_RETURN(MeasurePlan plan, context.measure_plan());
   TuneOptions options;
+  options.strategy = config.tune_strategy;
   options.trials = config.tune_trials;
   options.budget_s = config.budget_s > 0 ? config.budget_s * kBudgetShare : config.tune_budget_s;
   // Few trials are better spent near the default than on random points.

@@ -30,6 +30,8 @@ class StageContext {
   const PipelineOptions& options;
   const RunConfig& config;
   RunDirectory& directory;
+  // Of each stage up to the running one: a fingerprint of everything it depends on.
+  std::map<std::string, std::string> inputs;
 
   StatusOr<ArchSpace> space();  // with the classes of the data
   StatusOr<Runner*> runner();
@@ -40,7 +42,8 @@ class StageContext {
   // In microseconds; half-way between the smallest and the largest network when none was given.
   StatusOr<double> limit_us();
   DataConfig data() const;
-  SupernetFiles supernet() const;
+  TrainConfig training() const;    // settings of the supernet's training
+  SupernetFiles supernet() const;  // each training in a folder of its own
   SubSpace chosen_cell();
   // Output of a finished stage; CHECKs that it is finished. Lives as long as the context.
   const Json& output(const std::string& stage);
@@ -59,9 +62,10 @@ class StageContext {
 
 struct PipelineStage {
   std::string name;
-  std::string title;               // for people
-  std::vector<std::string> after;  // stages whose inputs it inherits
-  std::vector<std::string> keys;   // config keys it depends on, "section.name" or "section.*"
+  std::string title;                // for people
+  std::vector<std::string> after;   // stages whose outputs it depends on
+  std::vector<std::string> leaves;  // files that have to be there for it to count as done
+  std::vector<std::string> keys;    // config keys it depends on, "section.name" or "section.*"
   Status (*run)(StageContext& context, Json& output);
 };
 const std::vector<PipelineStage>& stages();

@@ -16,6 +16,8 @@ namespace {
 std::atomic<int64_t> allocations = 0;
 }
 
+// AddressSanitizer has operators of its own; that build checks the rest.
+#ifndef __SANITIZE_ADDRESS__
 void* operator new(size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size)) return memory;
@@ -23,6 +25,7 @@ void* operator new(size_t size) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#endif
 
 namespace chanas {
 namespace {

@@ -138,10 +138,40 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     check.sample.measured_us = measured->median_us;
     check.p10_us = measured->p10_us;
     check.p90_us = measured->p90_us;
+    // A device without a clock inside its runs stamps no stages.
+    for (size_t i = 0; i < measured->stage_us.size(); ++i) {
+      const Workload& workload = plan.stages[i].workload;
+      check.stages.push_back({workload.fingerprint(), workload.kind(), measured->stage_us[i]});
+    }
     checks.push_back(std::move(check));
     if (progress) progress(static_cast<int>(checks.size()));
   }
   return checks;
+}
+
+StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
+                                             const std::vector<NetworkCheck>& networks) {
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<TuningSummary> summaries, store.summaries(key));
+  std::map<std::string, double> row_us;
+  for (const TuningSummary& summary : summaries) row_us[summary.workload] = summary.best_us;
+  std::map<std::string, KindCheck> kinds;
+  for (const NetworkCheck& network : networks) {
+    for (const NetworkCheck::Stage& stage : network.stages) {
+      const auto row = row_us.find(stage.workload);
+      if (row == row_us.end()) continue;
+      KindCheck& kind = kinds[stage.kind];
+      kind.kind = stage.kind;
+      ++kind.stages;
+      kind.row_us += row->second;
+      kind.inside_us += stage.us;
+    }
+  }
+  std::vector<KindCheck> result;
+  for (auto& [name, kind] : kinds) result.push_back(std::move(kind));
+  std::stable_sort(result.begin(), result.end(), [](const KindCheck& a, const KindCheck& b) {
+    return a.inside_us > b.inside_us;
+  });
+  return result;
 }
 
 BoundaryCheck check_boundary(const std::vector<NetworkCheck>& networks, int fitted) {

@@ -53,6 +53,11 @@ struct NetworkCheck {
   std::string name;
   BoundarySample sample;  // sum of rows and stages, and the median measured end to end
   double p10_us = 0, p90_us = 0;
+  struct Stage {
+    std::string workload, kind;
+    double us = 0;  // stamped inside the network
+  };
+  std::vector<Stage> stages;
 };
 // Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.
 std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
@@ -63,6 +68,16 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
                                                      const std::vector<Network>& networks,
                                                      int samples, bool tuned = true,
                                                      const std::function<void(int)>& progress = {});
+
+// Where sums of rows and networks part: rows against the same stages inside the networks.
+struct KindCheck {
+  std::string kind;  // Workload::kind
+  int stages = 0;
+  double row_us = 0, inside_us = 0;  // sums
+};
+// By kind, largest time first; stages whose record is gone are left out. A store error.
+StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
+                                             const std::vector<NetworkCheck>& networks);
 
 // A boundary term fitted on the first `fitted` networks, and judged on the others alone.
 struct BoundaryCheck {

@@ -17,6 +17,7 @@ namespace {
 class DriftedRunner : public Runner {
  public:
   double factor = 1.0;
+  double stage_factor = 1.0;  // inside networks
   TrialError error = TrialError::kNone;
   std::function<double(double, int)> network_us = [](double sum, int) { return sum; };
 
@@ -33,13 +34,14 @@ class DriftedRunner : public Runner {
   }
   StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int) override {
     double sum = 0;
+    NetworkMeasurement measurement;
     for (const Stage& stage : plan.stages) {
       const Candidate candidate{stage.workload, stage.schedule};
       CHANAS_ASSIGN_OR_RETURN(const auto result,
                               runner_->measure(std::span(&candidate, 1), testing_plan()));
       sum += result[0].latency_us;
+      measurement.stage_us.push_back(stage_factor * result[0].latency_us);
     }
-    NetworkMeasurement measurement;
     measurement.median_us = network_us(sum, static_cast<int>(plan.stages.size()));
     measurement.p10_us = 0.98 * measurement.median_us;
     measurement.p90_us = 1.05 * measurement.median_us;
@@ -120,6 +122,35 @@ TEST_F(LutCheck, RowsThatFailAreSaid) {
     EXPECT_THAT(row.failure, ::testing::HasSubstr("timeout"));
   }
   EXPECT_EQ(agreement(*rows).count, 0);
+}
+
+TEST_F(LutCheck, KindsTellWhereRowsAndNetworksPart) {
+  runner.stage_factor = 1.25;
+  const std::vector<Network> networks = random_networks(space, space.cells(), 3, 1);
+  const auto checks = measure_networks(runner, table, networks, 5);
+  ASSERT_TRUE(checks.ok()) << checks.status();
+  const auto kinds = check_kinds(*store, table.key(), *checks);
+  ASSERT_TRUE(kinds.ok()) << kinds.status();
+  ASSERT_GT(kinds->size(), 1u);
+  int stages = 0;
+  double row_us = 0;
+  for (size_t i = 0; i < kinds->size(); ++i) {
+    const KindCheck& kind = (*kinds)[i];
+    EXPECT_NEAR(kind.inside_us, 1.25 * kind.row_us, 1e-9 * kind.row_us) << kind.kind;
+    if (i > 0) {
+      EXPECT_GE((*kinds)[i - 1].inside_us, kind.inside_us);
+    }
+    stages += kind.stages;
+    row_us += kind.row_us;
+  }
+  int expected = 0;
+  double sum_us = 0;
+  for (const NetworkCheck& check : *checks) {
+    expected += check.sample.stages;
+    sum_us += check.sample.sum_us;
+  }
+  EXPECT_EQ(stages, expected);
+  EXPECT_NEAR(row_us, sum_us, 1e-9 * sum_us);
 }
 
 TEST_F(LutCheck, RandomNetworksAreDistinctAndOfAllCells) {

@@ -174,6 +174,13 @@ std::string loss_figure(const ReportData& data) {
             curve(
                 data.training, &TrainPoint::step, [](const TrainPoint& p) { return p.loss; }, 1)});
   if (plot.empty()) return "";
+  std::vector<PlotPoint> held_out;
+  for (const TrainPoint& p : data.training) {
+    if (p.gap != 0) held_out.push_back({p.step, p.loss + p.gap});
+  }
+  if (!held_out.empty()) {
+    plot.add({Series::kLine, "on the gap part", svg::kOrange, 1.5, std::move(held_out)});
+  }
   return plot.figure(
       fmt::format("One set of shared weights is trained for all networks; its loss "
                   "falls from {} to {}.",
@@ -188,11 +195,15 @@ std::string training_accuracy_figure(const ReportData& data) {
   std::vector<PlotPoint> smallest = curve(
       data.training, &TrainPoint::step, [](const TrainPoint& p) { return p.accuracy_smallest; },
       100);
+  std::vector<PlotPoint> random = curve(
+      data.training, &TrainPoint::step, [](const TrainPoint& p) { return p.accuracy_random; }, 100);
   if (largest.empty() || smallest.empty()) return "";
   const double top = largest.back().y / 100, bottom = smallest.back().y / 100;
   Plot plot("Accuracy while training", "training step", "accuracy, %");
   for (auto& [name, colour, points] : {std::tuple{"largest network", svg::kBlue, largest},
+                                       std::tuple{"a random network", svg::kGreen, random},
                                        std::tuple{"smallest network", svg::kOrange, smallest}}) {
+    if (points.empty()) continue;
     plot.add({Series::kLine, name, colour, 2, points});
     plot.add({Series::kDot, "", colour, 3, points});
   }

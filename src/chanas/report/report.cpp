@@ -31,7 +31,7 @@ h3 { font-size: 16px; margin: 0 0 6px; }
 .facts div { background: #f5f7f9; border-radius: 8px; padding: 12px 14px; }
 .facts dt { color: #5b6675; font-size: 14px; }
 .facts dd { margin: 2px 0 0; font-size: 18px; font-weight: 600; overflow-wrap: anywhere; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 32px 40px; align-items: start; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 32px 40px; align-items: start; }
 .grid > * { min-width: 0; }
 .stack { display: grid; gap: 32px; }
 .wide { grid-column: 1 / -1; }

@@ -49,8 +49,9 @@ struct ReportData {
   };
   std::vector<Step> search_progress;  // accuracy
   struct TrainPoint {
-    double step = 0, loss = 0, learning_rate = 0, accuracy_largest = 0,
-           accuracy_smallest = 0;  // accuracies 0: not taken
+    double step = 0, loss = 0, learning_rate = 0;
+    double accuracy_largest = 0, accuracy_smallest = 0, accuracy_random = 0;  // 0: not taken
+    double gap = 0;  // loss on the gap part - loss; 0: not taken
   };
   std::vector<TrainPoint> training;
   struct Trial {

@@ -34,6 +34,11 @@ void add_vector_field(const OpContext& context, std::vector<Field>& fields) {
             channels, fields);
 }
 
+void add_bind_field(const OpContext& context, std::vector<Field>& fields) {
+  if (!context.target.gpu() || !context.role().final) return;
+  add_field(context, "bind", Primitive::kBind, {1, 2, 4, 8}, 0, fields);
+}
+
 void add_parallel_field(const OpContext& context, std::vector<int> choices,
                         std::vector<Field>& fields) {
   if (context.threads == 1) return;

@@ -39,6 +39,8 @@ extern const OpRules kConvRules, kDepthwiseRules, kPoolRules, kPointwiseRules;
 void add_field(const OpContext& context, std::string_view what, Primitive primitive,
                std::vector<int> choices, int extent, std::vector<Field>& fields);
 void add_vector_field(const OpContext& context, std::vector<Field>& fields);
+// On a GPU, for the op that makes the output.
+void add_bind_field(const OpContext& context, std::vector<Field>& fields);
 void add_parallel_field(const OpContext& context, std::vector<int> choices,
                         std::vector<Field>& fields);
 

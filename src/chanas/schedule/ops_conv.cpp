@@ -17,7 +17,8 @@ int reduction_row(const OpContext& context) {
 
 // Rows can be made strip by strip where something is computed for them.
 bool may_strip(const OpContext& context) {
-  return context.role().final && (context.has_producer() || context.role().window_on_input);
+  return context.role().final && !context.target.gpu() &&
+         (context.has_producer() || context.role().window_on_input);
 }
 
 std::vector<int> vectors_choices(const OpContext& context) {
@@ -47,6 +48,7 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   if (view.w * view.h > 1) add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
   if (may_strip(context))
     add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
+  add_bind_field(context, out);
   add_parallel_field(context, {0, 1, 2}, out);
 }
 

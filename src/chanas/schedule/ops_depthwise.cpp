@@ -25,12 +25,13 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   add_field(context, "unroll", Primitive::kUnroll, {0, 1}, 0, out);
   add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
   if (context.op().kernel > 1) add_field(context, "border", Primitive::kCache, {0, 1}, 0, out);
-  if (window || context.has_producer()) {
+  if ((window || context.has_producer()) && !context.target.gpu()) {
     add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0,
               out);
     if (context.role().final)
       add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
   }
+  add_bind_field(context, out);
   add_parallel_field(context, {0, 1, 2}, out);
 }
 

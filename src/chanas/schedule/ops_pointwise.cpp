@@ -9,6 +9,7 @@ namespace {
 void fields(const OpContext& context, std::vector<Field>& out) {
   add_vector_field(context, out);
   if (context.role().foldable) add_field(context, "scale", Primitive::kInline, {0, 1, 2}, 0, out);
+  add_bind_field(context, out);
   add_parallel_field(context, {0, 1}, out);
 }
 

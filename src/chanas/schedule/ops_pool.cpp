@@ -11,9 +11,10 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   add_field(context, "channel_vectors", Primitive::kSplit,
             channel_vector_choices(context.target, view.c, {1, 2, 3, 4, 5, 6, 8}, 8),
             needed_vectors(view.c, vector_choices(context.target, view.c).back()), out);
-  if (context.has_producer())
+  if (context.has_producer() && !context.target.gpu())
     add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0,
               out);
+  add_bind_field(context, out);
   add_parallel_field(context, {0, 1}, out);
 }
 

@@ -23,6 +23,9 @@ struct Stage {
   std::vector<int> inputs;         // buffers, in the order of the workload's kInput ops
   int output = 0;                  // buffer
   int64_t weight_offset = 0;       // floats into the weight arena
+  // Weights of the next stages, right behind its own, that it fetches into the cache while it
+  // computes; 0 where it has no time for that.
+  int64_t prefetch_bytes = 0;
 };
 
 // A value of the network; buffers whose lives do not overlap share bytes of the arena.

@@ -285,5 +285,34 @@ TEST(Tiling, LanesCoverEveryChannel) {
   }
 }
 
+// Blocks of 2 and 5 vectors of the convolution and the pool would round 23 vectors up to 30.
+TEST(Default, BlocksOfOpsThatShareLanesFitIntoEachOther) {
+  Graph graph;
+  graph.add({.kind = OpKind::kInput, .name = "op0", .inputs = {}, .shape = {5, 5, 184}});
+  graph.add({.kind = OpKind::kConv2d, .name = "op1", .inputs = {0}, .shape = {5, 5, 40}});
+  graph.add({.kind = OpKind::kGlobalPool, .name = "op2", .inputs = {1}, .shape = {1, 1, 40}});
+  Target target = simulated_target();
+  target.vector_floats = 8;
+  const ScheduleSpace space = schedule_space(make_workload(graph, {1, 2}), target, 1);
+  EXPECT_TRUE(check_legal(space, default_schedule(space)).ok());
+}
+
+// Threads and blocks of a GPU are a field of their own; what places producers inside loops is not
+// offered there.
+TEST(Space, GpuHasBindAndNoSlices) {
+  Target target = simulated_target();
+  target.triple = "x86-64-linux-cuda-cuda_capability_61";
+  for (const Workload& workload : test_workloads()) {
+    const ScheduleSpace space = schedule_space(workload, target, 1);
+    int binds = 0;
+    for (const Field& field : space.fields) {
+      binds += field.primitive == Primitive::kBind;
+      EXPECT_NE(field.primitive, Primitive::kComputeAt) << field.name;
+    }
+    EXPECT_EQ(binds, 1) << workload.describe();
+    EXPECT_TRUE(check_legal(space, default_schedule(space)).ok());
+  }
+}
+
 }  // namespace
 }  // namespace chanas

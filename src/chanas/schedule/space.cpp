@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 
 #include "chanas/base/names.h"
 #include "chanas/schedule/ops.h"
@@ -96,6 +97,10 @@ Schedule default_schedule(const ScheduleSpace& space) {
     const int vector =
         roles[i].lanes == context.index ? choose_vector(context) : values[roles[i].lanes].vector;
     values[i] = rules_of(context.op().kind).defaults(context, vector);
+    // Blocks of ops that share lanes must fit into each other, or channels are rounded up twice.
+    const int first = values[roles[i].lanes].channel_vectors;
+    if (std::lcm(first, values[i].channel_vectors) > std::max(first, values[i].channel_vectors))
+      values[i].channel_vectors = std::gcd(first, values[i].channel_vectors);
   }
   Schedule schedule;
   for (const Field& field : space.fields) {

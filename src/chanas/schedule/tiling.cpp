@@ -37,6 +37,9 @@ constexpr ChoiceKind kKinds[] = {
     {"scale", &OpChoices::scale,
      "0: multiplied inside the reduction; 1: the scaled input is stored first; 2: the scaled "
      "weights are stored first."},
+    {"bind", &OpChoices::bind,
+     "on a GPU, where lanes are threads of a block and the outer loops blocks: how many tiles of a "
+     "row share a block. More threads hide more latency; fewer leave each more registers."},
     {"parallel", &OpChoices::parallel,
      "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
      "loops fused, for finer balance."},

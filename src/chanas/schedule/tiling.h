@@ -28,6 +28,7 @@ struct OpChoices {
   // copied. 0: the taps of a window that lie outside the image are left out.
   int border = 0;
   int scale = 0;     // kScale: 0 in the reduction, 1 a value of its own, 2 into the weights
+  int bind = 1;      // on a GPU: iterations of the innermost loop outside the tile that are threads
   int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused
 };
 // One kind of field: its name behind the op, its place above, its help.

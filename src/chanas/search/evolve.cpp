@@ -17,8 +17,26 @@ namespace {
 
 // Draws per wanted arch before a search settles for fewer.
 constexpr int64_t kDrawsPerSample = 1000;
-constexpr int64_t kDrawsPerChild = 50;
+constexpr int64_t kDrawsPerMember = 50;  // of the start population; a tight limit needs many
+// A small cell is seen whole at some time; looking long for its last few archs costs more time than
+// scoring all others.
+constexpr int64_t kDrawsPerChild = 20;
 constexpr int64_t kRandomSearchBatch = 100;
+
+// Names an arch inside its cell, like arch_id, but cheap: breeding in a small cell meets the same
+// arch dozens of times.
+std::string active_genes(const ArchSpace& space, const Arch& arch) {
+  std::string genes;
+  for (size_t b = 0; b < arch.depth.size(); ++b) {
+    genes += static_cast<char>(arch.depth[b]);
+    for (int u = 0; u < arch.depth[b]; ++u) {
+      const UnitGene& gene = arch.units[b * space.max_depth() + u];
+      genes += static_cast<char>(gene.kernel);
+      genes += static_cast<char>(gene.expand);
+    }
+  }
+  return genes;
+}
 
 bool fitter(const Scored& a, const Scored& b) {
   return a.accuracy != b.accuracy ? a.accuracy > b.accuracy : a.latency_us < b.latency_us;
@@ -33,7 +51,7 @@ class Evaluation {
   // Takes an arch into the current batch if it is inside the limit and new.
   bool admit(const Arch& arch) {
     const double latency = evaluators_.latency_us(arch);
-    if (!(latency <= limit_us_) || !seen_.insert(arch_id(space_, arch)).second) return false;
+    if (!(latency <= limit_us_) || !seen_.insert(active_genes(space_, arch)).second) return false;
     archs_.push_back(canonical(space_, arch));
     latencies_us_.push_back(latency);
     return true;
@@ -118,7 +136,7 @@ void start_population(const ArchSpace& space, const SubSpace& cell, const Arch& 
                       Rng& rng, Evaluation& evaluation) {
   evaluation.admit(fastest);
   evaluation.fill(wanted, 10 * wanted, [&] { return sample(space, cell, rng); });
-  evaluation.fill(wanted, kDrawsPerChild * wanted, [&] {
+  evaluation.fill(wanted, kDrawsPerMember * wanted, [&] {
     return mutate(space, rng.choose(evaluation.batch()), rng.uniform_real(0, 0.3), rng);
   });
 }

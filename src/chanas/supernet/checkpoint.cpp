@@ -16,9 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kVersion = 1;
-constexpr size_t kKept = 2;
+constexpr int kVersion = 2;
+constexpr size_t kKept = 3;
 constexpr std::string_view kPrefix = "checkpoint-";
+const std::string kMomentum = "momentum.", kTeacher = "teacher.";
 
 // JSON files of a folder, newest first: steps are zero padded, names sort as numbers.
 std::vector<std::string> checkpoint_files(const std::string& folder) {
@@ -32,6 +33,10 @@ std::vector<std::string> checkpoint_files(const std::string& folder) {
   return files;
 }
 
+std::string json_path(const std::string& folder, int64_t step) {
+  return join_path(folder, fmt::format("{}{:010}.json", kPrefix, step));
+}
+
 std::string weights_of(const std::string& json_path) {
   return fs::path(json_path).replace_extension(".safetensors").string();
 }
@@ -43,6 +48,7 @@ void state_fields(S& s, const V& visit) {
   visit("planned", s.planned);
   visit("base_step", s.base_step);
   visit("base_position", s.base_position);
+  visit("stage", s.stage);
   visit("seconds", s.seconds);
   visit("rate_scale", s.rate_scale);
   visit("rollbacks", s.rollbacks);
@@ -50,9 +56,16 @@ void state_fields(S& s, const V& visit) {
   visit("gap", s.gap);
   visit("negative_gaps", s.negative_gaps);
   visit("point_loss", s.point_loss);
+  visit("point_gap", s.point_gap);
+  visit("point_negative_gaps", s.point_negative_gaps);
   visit("point_steps", s.point_steps);
+  visit("mean_loss", s.mean_loss);
+  visit("least_loss", s.least_loss);
+  visit("best_step", s.best_step);
+  visit("best_accuracy", s.best_accuracy);
   visit("accuracy_largest", s.accuracy_largest);
   visit("accuracy_smallest", s.accuracy_smallest);
+  visit("accuracy_test", s.accuracy_test);
 }
 
 Json state_to_json(const TrainState& state) {
@@ -134,10 +147,14 @@ StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string&
   const size_t size = parameters.back().offset + parameters.back().size;
   checkpoint.values.resize(size);
   checkpoint.momentum.resize(size);
+  const bool taught = file.parameters.find(kTeacher + parameters.front().name) != nullptr;
+  if (taught) checkpoint.teacher.resize(size);
   for (const Supernet::Parameter& p : parameters) {
     CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, p.name, p, checkpoint.values));
     CHANAS_RETURN_IF_ERROR(
-        copy_tensor(file.parameters, "momentum." + p.name, p, checkpoint.momentum));
+        copy_tensor(file.parameters, kMomentum + p.name, p, checkpoint.momentum));
+    if (!taught) continue;
+    CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, kTeacher + p.name, p, checkpoint.teacher));
   }
   return checkpoint;
 }
@@ -146,7 +163,8 @@ StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string&
 
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
-                       std::span<const float> values, std::span<const float> momentum) {
+                       std::span<const float> values, std::span<const float> momentum,
+                       std::span<const float> teacher) {
   SafetensorsFile file;
   for (const Supernet::Parameter& p : parameters) {
     const auto part = [&](std::span<const float> from) {
@@ -154,10 +172,11 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
       return Tensor{p.shape, {range.begin(), range.end()}};
     };
     file.parameters.set(p.name, part(values));
-    file.parameters.set("momentum." + p.name, part(momentum));
+    file.parameters.set(kMomentum + p.name, part(momentum));
+    if (!teacher.empty()) file.parameters.set(kTeacher + p.name, part(teacher));
   }
   CHANAS_ASSIGN_OR_RETURN(std::string bytes, serialize_safetensors(file));
-  const std::string path = join_path(folder, fmt::format("{}{:010}.json", kPrefix, state.step));
+  const std::string path = json_path(folder, state.step);
   // When there was one of the same step, it had the same weights: a kill between the two writes
   // leaves a whole pair.
   CHANAS_RETURN_IF_ERROR(write_file_atomic(weights_of(path), bytes));
@@ -167,6 +186,7 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
                                            {"sha256", sha256_hex(bytes)}}));
   const std::vector<std::string> files = checkpoint_files(folder);
   for (size_t i = kKept; i < files.size(); ++i) {
+    if (files[i] == json_path(folder, state.best_step)) continue;
     std::error_code ignored;
     fs::remove(files[i], ignored);
     fs::remove(weights_of(files[i]), ignored);

@@ -1,8 +1,9 @@
 #pragma once
 // Saved training: two files, the second one written last and pointing to the first by checksum.
-//   checkpoint-<step>.safetensors   weights, and momentum.<weight>
-//   checkpoint-<step>.json          version, identity, state, SHA-256 of the other file
-// The last two of them are kept. Numbers in JSON read back to the same bits.
+//   checkpoint-<step>.safetensors   weights, momentum.<weight>, and teacher.<weight> if there is
+//   one checkpoint-<step>.json          version, identity, state, SHA-256 of the other file
+// The last three of them are kept, and the one of best_step. Numbers in JSON read back to the same
+// bits.
 
 #include <functional>
 #include <string>
@@ -21,6 +22,7 @@ struct TrainState {
   // The learning rate's schedule runs from base_position at base_step to 1 at `steps`.
   int64_t base_step = 0;
   double base_position = 0;
+  int64_t stage = 0;      // that the step belongs to; its teacher and sorting are in the weights
   double seconds = 0;     // spent on it so far
   double rate_scale = 1;  // halved by each rollback
   int rollbacks = 0;
@@ -28,23 +30,30 @@ struct TrainState {
   // Sums over all steps.
   double gap = 0, negative_gaps = 0;
   // Since the last point of the history.
-  double point_loss = 0;
+  double point_loss = 0, point_gap = 0, point_negative_gaps = 0;
   int64_t point_steps = 0;
-  double accuracy_largest = 0, accuracy_smallest = 0;  // when complete
+  // Mean of the last losses, and its least value; < 0: none yet.
+  double mean_loss = -1, least_loss = -1;
+  // Where the mean of the largest and the smallest network's accuracy was highest.
+  int64_t best_step = -1;
+  double best_accuracy = -1;
+  double accuracy_largest = 0, accuracy_smallest = 0, accuracy_test = -1;  // when complete
   std::vector<TrainProgress> history;
 };
 
 struct Checkpoint {
   TrainState state;
-  std::vector<float> values, momentum;  // as Supernet::values()
-  std::string path;                     // its JSON file
+  std::vector<float> values, momentum, teacher;  // as Supernet::values(); teacher may be empty
+  std::string path;                              // its JSON file
 };
 
 // `identity` is what a checkpoint belongs to, compared key by key: kInvalidArgument names the first
-// key that differs. Errors of write_file_atomic when saving.
+// key that differs. Saving fails with the errors of write_file_atomic (disk full:
+// kResourceExhausted); older checkpoints stay as they were.
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
-                       std::span<const float> values, std::span<const float> momentum);
+                       std::span<const float> values, std::span<const float> momentum,
+                       std::span<const float> teacher);
 
 // The newest checkpoint that is whole; each one that is not is told to `warn`. kNotFound: there is
 // none and never was. kDataLoss: there are some, and none can be read. kInvalidArgument: of another

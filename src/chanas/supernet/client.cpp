@@ -80,6 +80,8 @@ StatusOr<Json> run_program(const std::string& job, const std::string& path,
       }
       if (kind == "warning") {
         log_warning_line(event->at("text").get<std::string>());
+      } else if (kind == "note") {
+        log_info("  {}", event->at("text").get<std::string>());
       } else {
         on_event(*event);
       }
@@ -106,18 +108,8 @@ StatusOr<T> parse_result(const Json& json) {
 
 void ignore_event(const Json&) {}
 
-}  // namespace
-
-StatusOr<DataInfo> inspect_data(const ArchSpace& space, const DataConfig& data,
-                                const std::string& program) {
-  CHANAS_ASSIGN_OR_RETURN(Json result, run_job("data", job_of(space, data), program, ignore_event));
-  return parse_result<DataInfo>(result);
-}
-
-StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& data,
-                                     const TrainConfig& config, const SupernetFiles& files,
-                                     const std::function<void(const TrainProgress&)>& on_progress) {
-  Json job = job_of(space, data);
+StatusOr<TrainResult> run_training(Json job, const TrainConfig& config, const SupernetFiles& files,
+                                   const std::function<void(const TrainProgress&)>& on_progress) {
   job["train"] = to_json(config);
   job["folder"] = files.folder;
   Status bad_event;
@@ -148,6 +140,29 @@ StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& d
   CHANAS_RETURN_IF_ERROR(result.status());
   CHANAS_RETURN_IF_ERROR(bad_event);
   return parse_result<TrainResult>(*result);
+}
+
+}  // namespace
+
+StatusOr<DataInfo> inspect_data(const ArchSpace& space, const DataConfig& data,
+                                const std::string& program) {
+  CHANAS_ASSIGN_OR_RETURN(Json result, run_job("data", job_of(space, data), program, ignore_event));
+  return parse_result<DataInfo>(result);
+}
+
+StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& data,
+                                     const TrainConfig& config, const SupernetFiles& files,
+                                     const std::function<void(const TrainProgress&)>& on_progress) {
+  return run_training(job_of(space, data), config, files, on_progress);
+}
+
+StatusOr<TrainResult> train_subnet(const ArchSpace& space, const DataConfig& data,
+                                   const TrainConfig& config, const Arch& arch,
+                                   const SupernetFiles& files,
+                                   const std::function<void(const TrainProgress&)>& on_progress) {
+  Json job = job_of(space, data);
+  job["arch"] = to_json(arch);
+  return run_training(std::move(job), config, files, on_progress);
 }
 
 StatusOr<std::vector<double>> evaluate_subnets(

@@ -52,14 +52,29 @@ struct TrainConfig {
   double epochs = 0;
   double budget_s = 0;
   int batch_size = 64;
-  double learning_rate = 0.1;  // peak, for 64 images; scaled with the batch
-  double warmup_share = 0.1;   // of all steps
-  double weight_decay = 1e-4;  // not on BN and biases
+  // The paper's optimiser: SGD with Nesterov momentum 0.9, 2.5 for 2048 images.
+  double learning_rate = 0.08;  // peak, for 64 images; scaled with the batch
+  double warmup_share = 0.1;    // of each stage's steps
+  double weight_decay = 3e-5;   // not on BN and biases
   double label_smoothing = 0.1;
-  double clip = 1.0;    // largest norm of the gradient; 0: no clipping
-  int random_nets = 2;  // per step, besides largest and smallest (the sandwich rule)
-  // "plain": loss on the train part. "gap": loss + gap_lambda * |loss on the gap part - loss|
-  // (paper eq. 3).
+  double clip = 1.0;  // largest norm of the gradient; 0: no clipping
+  // "sandwich": per step the largest network on labels, random ones and the smallest on its
+  // outputs. "progressive": the largest network first, then smaller kernels, depths, ratios and
+  // widths join in stages, taught by it (supernet/plan.h).
+  std::string trainer = "sandwich";
+  int random_nets = 2;               // of a sandwich
+  std::string sampling = "uniform";  // of random networks; "macs": bands of multiply-adds, evenly
+  // How networks learn from another: "soft": cross entropy against its outputs; "alpha": adaptive
+  // alpha-divergence, ratios clipped at alpha_clip.
+  std::string distillation = "soft";
+  double alpha_clip = 5;
+  // Sandwich: this share of the steps on the largest network alone, then its channels are sorted by
+  // importance. 0: not. (Progressive training always sorts.)
+  double sort_share = 0;
+  // "plain": loss L on the train part. "data_matched": the same on train and gap part together.
+  // The others add gap_lambda times a term of L and G, the loss on the gap part: "gap": |G - L|
+  // (paper eq. 3). "gap_one_sided": max(0, G - L). "gap_stop_train", "gap_stop_gap": |G - L|
+  // without gradient through L or through G.
   std::string loss = "plain";
   double gap_lambda = 0.45;
   // "none"; "light": shift by up to an eighth and flip; "crop": random resized crop and flip.
@@ -79,14 +94,22 @@ struct TrainConfig {
   std::string collective = "auto";    // sums over the ranks: auto, single, mpi, nccl
 };
 
+// All values of TrainConfig::loss.
+std::vector<std::string> loss_names();
+
 struct TrainProgress {
+  std::string stage;            // of the trainer's plan: "sandwich", "depth 3,4"
   int64_t step = 0, steps = 0;  // steps is an estimate (rising) until `planned`
   bool planned = false;
   double epoch = 0;
   double images_per_s = 0;
-  double loss = 0;  // largest net, mean of the last steps
+  double loss = 0;  // on labels, of the largest (progressive: a random) net; mean of the last steps
+  double gap = 0;   // losses with a gap: mean of (loss on gap part - loss) over the last steps
+  double negative_gap_share = 0;  // of them
+  double input_wait = 0;          // share of the time that steps waited for their images
   double learning_rate = 0;
-  double accuracy_largest = -1, accuracy_smallest = -1;  // on ranking images; -1: not taken here
+  // On ranking images, BN recalibrated; -1: not taken here. The random net is the same all along.
+  double accuracy_largest = -1, accuracy_smallest = -1, accuracy_random = -1;
   double seconds_left = 0;
 };
 
@@ -97,9 +120,10 @@ struct TrainResult {
   int64_t params = 0;                                  // of the supernet, kernel matrices included
   bool continued = false;                              // from a checkpoint
   double accuracy_largest = 0, accuracy_smallest = 0;  // ranking part, BN recalibrated
+  double accuracy_test = -1;      // of a network trained alone, on the test part
   double mean_gap = 0;            // of the gap loss: mean of (loss on gap part - loss); else 0
   double negative_gap_share = 0;  // share of steps with a negative gap
-  int rollbacks = 0;              // to a checkpoint, because the loss was not finite
+  int rollbacks = 0;              // to an earlier state: the loss was not finite, or back at chance
   // About a hundred points, evenly spread, those before a continuation too.
   std::vector<TrainProgress> history;
 };
@@ -111,6 +135,14 @@ struct TrainResult {
 StatusOr<TrainResult> train_supernet(const ArchSpace& space, const DataConfig& data,
                                      const TrainConfig& config, const SupernetFiles& files,
                                      const std::function<void(const TrainProgress&)>& on_progress);
+
+// The same for one network from scratch, by the same recipe (its loss on labels), in a folder of
+// its own: what the supernet's accuracy of it is compared with. Its accuracies of the ranking part
+// are in accuracy_largest (and _smallest), that of the test part in accuracy_test.
+StatusOr<TrainResult> train_subnet(const ArchSpace& space, const DataConfig& data,
+                                   const TrainConfig& config, const Arch& arch,
+                                   const SupernetFiles& files,
+                                   const std::function<void(const TrainProgress&)>& on_progress);
 
 // --- Evaluation ---------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Depthwise : public torch::autograd::Function<Depthwise> {
     const Tensor w = weight.contiguous();
     const DepthwiseShape s = depthwise_shape(x, w, stride);
     Tensor y = at::empty({s.n, s.h_out(), s.w_out(), s.c}, x.options());
-    depthwise_forward(s, x.const_data_ptr<float>(), w.const_data_ptr<float>(),
+    depthwise_forward(s, x.const_data_ptr<float>(), {}, w.const_data_ptr<float>(),
                       y.mutable_data_ptr<float>());
     context->save_for_backward({x, w});
     context->saved_data["stride"] = stride;
@@ -49,7 +49,7 @@ class Depthwise : public torch::autograd::Function<Depthwise> {
     Tensor dx, dw = at::empty_like(w);
     if (context->needs_input_grad(0)) dx = at::empty_like(x);
     depthwise_backward(
-        s, x.const_data_ptr<float>(), w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
+        s, x.const_data_ptr<float>(), {}, w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
         dx.defined() ? dx.mutable_data_ptr<float>() : nullptr, dw.mutable_data_ptr<float>());
     return {dx, dw, Tensor()};
   }
@@ -83,6 +83,45 @@ class SumOverRanks : public torch::autograd::Function<SumOverRanks> {
   }
 };
 
+// What normalisation and its weights come to: x * scale + shift.
+struct Scaling {
+  Tensor inverse, scale, shift;
+};
+
+Scaling scaling_of(const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                   const Tensor& inverse) {
+  const Tensor scale = weight * inverse;
+  return {inverse, scale, bias - mean * scale};
+}
+
+// Of this batch, which mean and variance receive.
+Scaling scaling_of_batch(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
+                         const Tensor& mean, const Tensor& variance, int64_t ranks) {
+  const int64_t c = x.size(-1), rows = x.numel() / c;
+  column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
+                    variance.mutable_data_ptr<float>());
+  if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows, mean, variance);
+  return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
+}
+
+// dx may be dy.
+void norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inverse, const Tensor& weight,
+                   const Tensor& bias, Activation act, const Tensor& dy, const Tensor& dx,
+                   const Tensor& dweight, const Tensor& dbias, int64_t ranks) {
+  const int64_t c = x.size(-1);
+  std::function<void(std::span<double>)> over_parts;
+  if (ranks != 0) {
+    over_parts = [ranks](std::span<double> sums) {
+      reinterpret_cast<Collective*>(ranks)->sum(sums);
+    };
+  }
+  batch_norm_backward(
+      x.numel() / c, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
+      inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
+      act, dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
+      dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>(), over_parts);
+}
+
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
@@ -90,18 +129,13 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                           double epsilon, int64_t act, const Tensor& mean, const Tensor& variance,
                           int64_t ranks) {
     const int64_t c = x.size(-1), rows = x.numel() / c;
-    column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
-                      variance.mutable_data_ptr<float>());
-    if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows, mean, variance);
-    const Tensor inverse = (variance + epsilon).rsqrt();
-    const Tensor scale = weight * inverse;
-    const Tensor shift = bias - mean * scale;
+    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
     Tensor y = at::empty_like(x);
-    scale_activate(rows, to_int(c), x.const_data_ptr<float>(), scale.const_data_ptr<float>(),
-                   shift.const_data_ptr<float>(), static_cast<Activation>(act),
+    scale_activate(rows, to_int(c), x.const_data_ptr<float>(), s.scale.const_data_ptr<float>(),
+                   s.shift.const_data_ptr<float>(), static_cast<Activation>(act),
                    residual ? residual->const_data_ptr<float>() : nullptr,
                    y.mutable_data_ptr<float>());
-    context->save_for_backward({x, weight, bias, mean, inverse});
+    context->save_for_backward({x, weight, bias, mean, s.inverse});
     context->saved_data["act"] = act;
     context->saved_data["ranks"] = ranks;
     context->saved_data["residual"] = residual.has_value();
@@ -112,21 +146,56 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
                  &inverse = saved[4], dy = gradients[0].contiguous();
-    const int64_t c = x.size(-1), rows = x.numel() / c;
     Tensor dx = at::empty_like(x), dweight = at::empty_like(mean), dbias = at::empty_like(mean);
-    std::function<void(std::span<double>)> over_parts;
-    if (auto* ranks = reinterpret_cast<Collective*>(context->saved_data["ranks"].toInt())) {
-      over_parts = [ranks](std::span<double> sums) { ranks->sum(sums); };
-    }
-    batch_norm_backward(
-        rows, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
-        inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-        bias.const_data_ptr<float>(), static_cast<Activation>(context->saved_data["act"].toInt()),
-        dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(), dweight.mutable_data_ptr<float>(),
-        dbias.mutable_data_ptr<float>(), over_parts);
+    norm_backward(x, mean, inverse, weight, bias,
+                  static_cast<Activation>(context->saved_data["act"].toInt()), dy, dx, dweight,
+                  dbias, context->saved_data["ranks"].toInt());
     Tensor dresidual;
     if (context->saved_data["residual"].toBool()) dresidual = dy;
     return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+};
+
+class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
+ public:
+  static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
+                          const Variable& bias, const Variable& window, double epsilon, int64_t act,
+                          int64_t stride, const Tensor& mean, const Tensor& variance,
+                          int64_t ranks) {
+    const Scaling scaling = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
+    const Tensor w = window.contiguous();
+    const DepthwiseShape s = depthwise_shape(x, w, stride);
+    Tensor y = at::empty({s.n, s.h_out(), s.w_out(), s.c}, x.options());
+    depthwise_forward(s, x.const_data_ptr<float>(), input_map(scaling, act),
+                      w.const_data_ptr<float>(), y.mutable_data_ptr<float>());
+    context->save_for_backward({x, weight, bias, mean, scaling.inverse, w});
+    context->saved_data["act"] = act;
+    context->saved_data["ranks"] = ranks;
+    context->saved_data["stride"] = stride;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
+                 &inverse = saved[4], &w = saved[5], dy = gradients[0].contiguous();
+    const int64_t act = context->saved_data["act"].toInt();
+    const DepthwiseShape s = depthwise_shape(x, w, context->saved_data["stride"].toInt());
+    const Scaling scaling = scaling_of(weight, bias, mean, inverse);
+    Tensor dx = at::empty_like(x), dw = at::empty_like(w);
+    depthwise_backward(s, x.const_data_ptr<float>(), input_map(scaling, act),
+                       w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
+                       dx.mutable_data_ptr<float>(), dw.mutable_data_ptr<float>());
+    Tensor dweight = at::empty_like(mean), dbias = at::empty_like(mean);
+    norm_backward(x, mean, inverse, weight, bias, static_cast<Activation>(act), dx, dx, dweight,
+                  dbias, context->saved_data["ranks"].toInt());
+    return {dx, dweight, dbias, dw, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+  }
+
+ private:
+  static InputMap input_map(const Scaling& s, int64_t act) {
+    return {s.scale.const_data_ptr<float>(), s.shift.const_data_ptr<float>(),
+            static_cast<Activation>(act)};
   }
 };
 
@@ -202,19 +271,34 @@ Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
   return SumOverRanks::apply(part, reinterpret_cast<int64_t>(&ranks));
 }
 
+Tensor norm_depthwise(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
+                      Activation act, const Tensor& window, int stride, Tensor& mean,
+                      Tensor& variance, Collective* ranks) {
+  if (!has_kernels(x)) {
+    const Tensor none;
+    return generic::depthwise(
+        generic::batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window,
+        stride);
+  }
+  if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
+  if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
+  return NormDepthwise::apply(x.contiguous(), weight, bias, window, epsilon,
+                              static_cast<int64_t>(act), int64_t{stride}, mean, variance,
+                              reinterpret_cast<int64_t>(ranks));
+}
+
 Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
                   const Tensor& variance, double epsilon, Activation act, const Tensor& residual) {
   if (!has_kernels(x)) {
     return generic::fixed_norm(x, weight, bias, mean, variance, epsilon, act, residual);
   }
   const Tensor in = x.contiguous();
-  const Tensor scale = weight * (variance + epsilon).rsqrt();
-  const Tensor shift = bias - mean * scale;
+  const Scaling s = scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
   const Tensor other = residual.defined() ? residual.contiguous() : residual;
   Tensor y = at::empty_like(in);
   const int64_t c = in.size(-1);
   scale_activate(in.numel() / c, to_int(c), in.const_data_ptr<float>(),
-                 scale.const_data_ptr<float>(), shift.const_data_ptr<float>(), act,
+                 s.scale.const_data_ptr<float>(), s.shift.const_data_ptr<float>(), act,
                  other.defined() ? other.const_data_ptr<float>() : nullptr,
                  y.mutable_data_ptr<float>());
   return y;

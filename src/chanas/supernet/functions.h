@@ -35,7 +35,12 @@ at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
                       at::Tensor& variance, Collective* ranks = nullptr);
-// The same with given statistics; not differentiable.
+// depthwise(batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window, stride)
+// bit for bit, without keeping what is between them: it is made again where it is read.
+at::Tensor norm_depthwise(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          double epsilon, Activation act, const at::Tensor& window, int stride,
+                          at::Tensor& mean, at::Tensor& variance, Collective* ranks = nullptr);
+// batch_norm with given statistics; not differentiable.
 at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& mean, const at::Tensor& variance, double epsilon,
                       Activation act, const at::Tensor& residual);

@@ -21,6 +21,7 @@ void fields(S& s, const V& visit) {
   visit("gap_share", s.gap_share);
   visit("ranking_share", s.ranking_share);
   visit("test_share", s.test_share);
+  visit("memory_mb", s.memory_mb);
   visit("max_damaged", s.max_damaged);
 }
 
@@ -49,7 +50,12 @@ void fields(S& s, const V& visit) {
   visit("weight_decay", s.weight_decay);
   visit("label_smoothing", s.label_smoothing);
   visit("clip", s.clip);
+  visit("trainer", s.trainer);
   visit("random_nets", s.random_nets);
+  visit("sampling", s.sampling);
+  visit("distillation", s.distillation);
+  visit("alpha_clip", s.alpha_clip);
+  visit("sort_share", s.sort_share);
   visit("loss", s.loss);
   visit("gap_lambda", s.gap_lambda);
   visit("augment", s.augment);
@@ -67,15 +73,20 @@ void fields(S& s, const V& visit) {
 template <typename S, typename V>
 requires std::same_as<std::remove_const_t<S>, TrainProgress>
 void fields(S& s, const V& visit) {
+  visit("stage", s.stage);
   visit("step", s.step);
   visit("steps", s.steps);
   visit("planned", s.planned);
   visit("epoch", s.epoch);
   visit("images_per_s", s.images_per_s);
+  visit("input_wait", s.input_wait);
   visit("loss", s.loss);
+  visit("gap", s.gap);
+  visit("negative_gap_share", s.negative_gap_share);
   visit("learning_rate", s.learning_rate);
   visit("accuracy_largest", s.accuracy_largest);
   visit("accuracy_smallest", s.accuracy_smallest);
+  visit("accuracy_random", s.accuracy_random);
   visit("seconds_left", s.seconds_left);
 }
 
@@ -89,6 +100,7 @@ void fields(S& s, const V& visit) {
   visit("continued", s.continued);
   visit("accuracy_largest", s.accuracy_largest);
   visit("accuracy_smallest", s.accuracy_smallest);
+  visit("accuracy_test", s.accuracy_test);
   visit("mean_gap", s.mean_gap);
   visit("negative_gap_share", s.negative_gap_share);
   visit("rollbacks", s.rollbacks);
@@ -207,6 +219,10 @@ Status read(const Json& json, S& s) {
 }
 
 }  // namespace
+
+std::vector<std::string> loss_names() {
+  return {"plain", "data_matched", "gap", "gap_one_sided", "gap_stop_train", "gap_stop_gap"};
+}
 
 Json to_json(const DataConfig& config) { return write(config); }
 Json to_json(const TrainConfig& config) { return write(config); }

@@ -3,7 +3,7 @@
 // object a line on standard output, told apart by "event":
 //   {"event": "progress", ...}                 TrainProgress, or {"share": x}
 //   {"event": "accuracy", "index": i, "accuracy": x}
-//   {"event": "warning", "text": "..."}
+//   {"event": "warning", "text": "..."}         and "note", also for people
 //   {"event": "result", ...}                   last line of a job that is done
 //   {"event": "error", "code": n, "message": "..."}   last line of one that failed; absl's code
 // Standard error carries lines for people and nothing else.

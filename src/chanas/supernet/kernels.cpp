@@ -3,58 +3,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "chanas/base/status.h"
 #include "chanas/supernet/lanes.h"
 
 namespace chanas {
 namespace {
-
-template <Activation kAct>
-CHANAS_INLINE Lanes activate(Lanes z) {
-  const Lanes zero = {}, six = zero + 6;
-  if constexpr (kAct == Activation::kRelu) return z > zero ? z : zero;
-  if constexpr (kAct == Activation::kRelu6) {
-    z = z > zero ? z : zero;
-    return z < six ? z : six;
-  }
-  if constexpr (kAct == Activation::kHSwish) {
-    Lanes g = z + 3;
-    g = g > zero ? g : zero;
-    g = g < six ? g : six;
-    return z * g * (1.0f / 6);
-  }
-  return z;
-}
-
-// dz of dy; at the corners as LibTorch has it.
-template <Activation kAct>
-CHANAS_INLINE Lanes activate_backward(Lanes z, Lanes dy) {
-  const Lanes zero = {}, six = zero + 6, three = zero + 3;
-  if constexpr (kAct == Activation::kRelu) return z > zero ? dy : zero;
-  if constexpr (kAct == Activation::kRelu6) {
-    return z > zero ? (z < six ? dy : zero) : zero;
-  }
-  if constexpr (kAct == Activation::kHSwish) {
-    const Lanes middle = dy * (z * (1.0f / 3) + 0.5f);
-    return z <= -three ? zero : (z < three ? middle : dy);
-  }
-  return dy;
-}
-
-template <typename F>
-CHANAS_INLINE void with_activation(Activation act, const F& f) {
-  switch (act) {
-    case Activation::kRelu:
-      return f(std::integral_constant<Activation, Activation::kRelu>());
-    case Activation::kRelu6:
-      return f(std::integral_constant<Activation, Activation::kRelu6>());
-    case Activation::kHSwish:
-      return f(std::integral_constant<Activation, Activation::kHSwish>());
-    default:
-      CHANAS_CHECK(act == Activation::kNone);
-      return f(std::integral_constant<Activation, Activation::kNone>());
-  }
-}
 
 // Rows of a tile stay in the first cache while blocks of columns pass over them.
 constexpr int kTileRows = 64;

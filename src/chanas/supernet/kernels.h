@@ -22,11 +22,20 @@ struct DepthwiseShape {
   int w_out() const { return strided(w, stride); }
 };
 
+// act(x * scale + shift) per column [c], taken on the fly instead of x. scale null: x as it is.
+struct InputMap {
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  Activation act = Activation::kNone;
+};
+
 // weight [c, kernel, kernel], y [n, h_out, w_out, c].
-void depthwise_forward(const DepthwiseShape& shape, const float* x, const float* weight, float* y);
-// dx [n, h, w, c] (null: not wanted), dweight [c, kernel, kernel]; both are overwritten.
-void depthwise_backward(const DepthwiseShape& shape, const float* x, const float* weight,
-                        const float* dy, float* dx, float* dweight);
+void depthwise_forward(const DepthwiseShape& shape, const float* x, const InputMap& map,
+                       const float* weight, float* y);
+// dx [n, h, w, c] (null: not wanted), the gradient of the mapped input; dweight [c, kernel,
+// kernel]; both are overwritten.
+void depthwise_backward(const DepthwiseShape& shape, const float* x, const InputMap& map,
+                        const float* weight, const float* dy, float* dx, float* dweight);
 
 // Mean and biased variance of each column of x [rows, c].
 void column_statistics(int64_t rows, int c, const float* x, float* mean, float* variance);
@@ -35,8 +44,9 @@ void scale_activate(int64_t rows, int c, const float* x, const float* scale, con
                     Activation act, const float* residual, float* y);
 // Gradient of scale_activate where mean and variance of x give scale and shift:
 //   scale = weight * inverse_std, shift = bias - mean * scale.
-// dx [rows, c], dweight [c], dbias [c] are overwritten. Where these rows are a part of the batch,
-// `over_parts` adds up over all parts what it is given; dweight and dbias are those of this part.
+// dx [rows, c] (may be dy), dweight [c], dbias [c] are overwritten. Where these rows are a part of
+// the batch, `over_parts` adds up over all parts what it is given; dweight and dbias are those of
+// this part.
 void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
                          const float* inverse_std, const float* weight, const float* bias,
                          Activation act, const float* dy, float* dx, float* dweight, float* dbias,

@@ -25,6 +25,23 @@ CHANAS_INLINE void copy_in(const float* from, int h, int w, int c, int lanes, in
   }
 }
 
+// The same of a mapped input; scale and shift begin at this block.
+CHANAS_INLINE void copy_in_mapped(const float* from, int h, int w, int c, int lanes, int margin,
+                                  const float* scale, const float* shift, Activation act,
+                                  Plane to) {
+  const Lanes k = load(scale, lanes), b = load(shift, lanes);
+  with_activation(
+      act, [&](auto a) __attribute__((always_inline)) {
+        for (int y = 0; y < h; ++y) {
+          Lanes* row = to.data + (margin + y) * to.width + margin;
+          for (int x = 0; x < w; ++x) {
+            const Lanes v = load(from + int64_t{y * w + x} * c, lanes);
+            row[x] = activate<decltype(a)::value>(v * k + b);
+          }
+        }
+      });
+}
+
 template <int kKernel, int kTile>
 CHANAS_INLINE void convolve_tile(const Lanes* in, int width, int kernel, int stride, int ky_begin,
                                  int ky_end, const Lanes* weight, Lanes* sums) {
@@ -141,21 +158,32 @@ CHANAS_INLINE Block block_at(int index, int c) {
 }
 int block_count(int c) { return (c + kLanes - 1) / kLanes; }
 
-template <int kKernel, int kStride>
-CHANAS_INLINE void forward_image(const DepthwiseShape& s, const float* x, Block b, Plane padded,
-                                 const Lanes* weight, float* y) {
+CHANAS_INLINE void copy_input(const DepthwiseShape& s, const float* x, const InputMap& map, Block b,
+                              Plane padded) {
   const int margin = s.kernel / 2;
-  copy_in(x + b.first, s.h, s.w, s.c, b.lanes, margin, 1, padded);
+  if (map.scale == nullptr) {
+    copy_in(x + b.first, s.h, s.w, s.c, b.lanes, margin, 1, padded);
+  } else {
+    copy_in_mapped(x + b.first, s.h, s.w, s.c, b.lanes, margin, map.scale + b.first,
+                   map.shift + b.first, map.act, padded);
+  }
+}
+
+template <int kKernel, int kStride>
+CHANAS_INLINE void forward_image(const DepthwiseShape& s, const float* x, const InputMap& map,
+                                 Block b, Plane padded, const Lanes* weight, float* y) {
+  const int margin = s.kernel / 2;
+  copy_input(s, x, map, b, padded);
   convolve<kKernel, kStride>(padded, s.kernel, margin, weight, s.h_out(), s.w_out(), y + b.first,
                              s.c, b.lanes);
 }
 
 template <int kKernel, int kStride>
-CHANAS_INLINE void backward_image(const DepthwiseShape& s, const float* x, const float* dy, Block b,
-                                  Plane padded, Plane padded_dy, const Lanes* flipped, float* dx,
-                                  Lanes* sums) {
+CHANAS_INLINE void backward_image(const DepthwiseShape& s, const float* x, const InputMap& map,
+                                  const float* dy, Block b, Plane padded, Plane padded_dy,
+                                  const Lanes* flipped, float* dx, Lanes* sums) {
   const int margin = s.kernel / 2;
-  copy_in(x + b.first, s.h, s.w, s.c, b.lanes, margin, 1, padded);
+  copy_input(s, x, map, b, padded);
   correlate<kKernel, kStride>(padded, s.kernel, margin, dy + b.first, s.h_out(), s.w_out(), s.c,
                               b.lanes, sums);
   if (dx == nullptr) return;
@@ -189,8 +217,8 @@ CHANAS_INLINE void with_window(int kernel, int stride, const F& f) {
   }
 }
 
-CHANAS_CLONES void forward_task(const DepthwiseShape& s, const float* x, const float* weight,
-                                int block, int begin, int end, float* y) {
+CHANAS_CLONES void forward_task(const DepthwiseShape& s, const float* x, const InputMap& map,
+                                const float* weight, int block, int begin, int end, float* y) {
   const int taps = s.kernel * s.kernel, margin = s.kernel / 2;
   Plane padded{s.h + 2 * margin, s.w + 2 * margin, nullptr};
   const size_t plane = static_cast<size_t>(padded.height * padded.width);
@@ -203,15 +231,15 @@ CHANAS_CLONES void forward_task(const DepthwiseShape& s, const float* x, const f
       s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
         for (int i = begin; i < end; ++i) {
           forward_image<decltype(k)::value, decltype(stride)::value>(
-              s, x + int64_t{i} * s.h * s.w * s.c, b, padded, packed,
+              s, x + int64_t{i} * s.h * s.w * s.c, map, b, padded, packed,
               y + int64_t{i} * s.h_out() * s.w_out() * s.c);
         }
       });
 }
 
-CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const float* weight,
-                                 const float* dy, int block, int begin, int end, float* dx,
-                                 float* sums) {
+CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const InputMap& map,
+                                 const float* weight, const float* dy, int block, int begin,
+                                 int end, float* dx, float* sums) {
   const int taps = s.kernel * s.kernel, margin = s.kernel / 2;
   Plane padded{s.h + 2 * margin, s.w + 2 * margin, nullptr};
   Plane padded_dy = padded;
@@ -228,7 +256,7 @@ CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const 
         for (int i = begin; i < end; ++i) {
           const int64_t in = int64_t{i} * s.h * s.w * s.c;
           backward_image<decltype(k)::value, decltype(stride)::value>(
-              s, x + in, dy + int64_t{i} * s.h_out() * s.w_out() * s.c, b, padded, padded_dy,
+              s, x + in, map, dy + int64_t{i} * s.h_out() * s.w_out() * s.c, b, padded, padded_dy,
               flipped, dx == nullptr ? nullptr : dx + in, total);
         }
       });
@@ -239,18 +267,19 @@ CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const 
 
 }  // namespace
 
-void depthwise_forward(const DepthwiseShape& s, const float* x, const float* weight, float* y) {
+void depthwise_forward(const DepthwiseShape& s, const float* x, const InputMap& map,
+                       const float* weight, float* y) {
   const int blocks = block_count(s.c), groups = std::min(s.n, kGroups);
   const int step = (s.n + groups - 1) / groups;
 #pragma omp parallel for schedule(static)
   for (int task = 0; task < groups * blocks; ++task) {
     const int begin = task / blocks * step;
-    forward_task(s, x, weight, task % blocks, begin, std::min(s.n, begin + step), y);
+    forward_task(s, x, map, weight, task % blocks, begin, std::min(s.n, begin + step), y);
   }
 }
 
-void depthwise_backward(const DepthwiseShape& s, const float* x, const float* weight,
-                        const float* dy, float* dx, float* dweight) {
+void depthwise_backward(const DepthwiseShape& s, const float* x, const InputMap& map,
+                        const float* weight, const float* dy, float* dx, float* dweight) {
   const int blocks = block_count(s.c), groups = std::min(s.n, kGroups);
   const int step = (s.n + groups - 1) / groups, taps = s.kernel * s.kernel;
   const size_t size = static_cast<size_t>(s.c) * static_cast<size_t>(taps);
@@ -258,7 +287,7 @@ void depthwise_backward(const DepthwiseShape& s, const float* x, const float* we
 #pragma omp parallel for schedule(static)
   for (int task = 0; task < groups * blocks; ++task) {
     const int begin = task / blocks * step, block = task % blocks;
-    backward_task(s, x, weight, dy, block, begin, std::min(s.n, begin + step), dx,
+    backward_task(s, x, map, weight, dy, block, begin, std::min(s.n, begin + step), dx,
                   &sums[static_cast<size_t>(task / blocks) * size +
                         static_cast<size_t>(block * kLanes * taps)]);
   }

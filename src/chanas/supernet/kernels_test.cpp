@@ -113,6 +113,33 @@ INSTANTIATE_TEST_SUITE_P(Shapes, BatchNormTest,
                                          NormCase{130, 1, 72, Activation::kHSwish, false},
                                          NormCase{5, 1, 8, Activation::kNone, false}));
 
+TEST(NormDepthwiseTest, EqualsItsPartsBitForBit) {
+  for (const Activation act : {Activation::kRelu, Activation::kRelu6, Activation::kHSwish}) {
+    for (const DepthwiseCase s : {DepthwiseCase{3, 8, 48, 3, 1}, DepthwiseCase{2, 7, 21, 5, 2},
+                                  DepthwiseCase{5, 4, 40, 7, 1}}) {
+      const torch::Tensor x = random_tensor({s.n, s.h, s.h, s.c}, 1, 2) + 3;
+      const torch::Tensor w = random_tensor({s.c}, 2), b = random_tensor({s.c}, 3);
+      const torch::Tensor k = random_tensor({s.c, 1, s.kernel, s.kernel}, 4);
+      std::vector<torch::Tensor> one = {leaf(x), leaf(w), leaf(b), leaf(k)};
+      std::vector<torch::Tensor> two = {leaf(x), leaf(w), leaf(b), leaf(k)};
+      torch::Tensor mean1, variance1, mean2, variance2;
+      const torch::Tensor y1 =
+          norm_depthwise(one[0], one[1], one[2], 1e-5, act, one[3], s.stride, mean1, variance1);
+      const torch::Tensor y2 = depthwise(
+          batch_norm(two[0], two[1], two[2], 1e-5, act, {}, mean2, variance2), two[3], s.stride);
+      EXPECT_TRUE(torch::equal(y1, y2));
+      EXPECT_TRUE(torch::equal(mean1, mean2));
+      EXPECT_TRUE(torch::equal(variance1, variance2));
+      const torch::Tensor dy = random_tensor(y1.sizes().vec(), 5);
+      y1.backward(dy);
+      y2.backward(dy);
+      for (size_t i = 0; i < one.size(); ++i) {
+        EXPECT_TRUE(torch::equal(one[i].grad(), two[i].grad())) << i;
+      }
+    }
+  }
+}
+
 TEST(SqueezeExciteTest, EqualsItsLayers) {
   for (const Activation gate : {Activation::kSigmoid, Activation::kHSigmoid}) {
     const torch::Tensor x = random_tensor({5, 4, 4, 24}, 1), dy = random_tensor({5, 4, 4, 24}, 6);

@@ -1,9 +1,13 @@
 #pragma once
-// What the kernels share: vectors of 16 floats, and functions built once per instruction set. Only
-// for kernels*.cpp, which are compiled with the options these need.
+// What the kernels share: vectors of 16 floats, activations of them, and functions built once per
+// instruction set. Only for kernels*.cpp, which are compiled with the options these need.
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#include "chanas/arch/network.h"
+#include "chanas/base/status.h"
 
 // One build of a function for every instruction set; the loader picks. OpenMP's outlined functions
 // are not cloned, so a parallel loop calls a function of this kind.
@@ -49,6 +53,53 @@ CHANAS_INLINE void store(float* to, Lanes v, int lanes) {
     std::memcpy(to, &v, sizeof v / 2);
   } else {
     std::memcpy(to, &v, static_cast<size_t>(lanes) * sizeof(float));
+  }
+}
+
+template <Activation kAct>
+CHANAS_INLINE Lanes activate(Lanes z) {
+  const Lanes zero = {}, six = zero + 6;
+  if constexpr (kAct == Activation::kRelu) return z > zero ? z : zero;
+  if constexpr (kAct == Activation::kRelu6) {
+    z = z > zero ? z : zero;
+    return z < six ? z : six;
+  }
+  if constexpr (kAct == Activation::kHSwish) {
+    Lanes g = z + 3;
+    g = g > zero ? g : zero;
+    g = g < six ? g : six;
+    return z * g * (1.0f / 6);
+  }
+  return z;
+}
+
+// dz of dy; at the corners as LibTorch has it.
+template <Activation kAct>
+CHANAS_INLINE Lanes activate_backward(Lanes z, Lanes dy) {
+  const Lanes zero = {}, six = zero + 6, three = zero + 3;
+  if constexpr (kAct == Activation::kRelu) return z > zero ? dy : zero;
+  if constexpr (kAct == Activation::kRelu6) {
+    return z > zero ? (z < six ? dy : zero) : zero;
+  }
+  if constexpr (kAct == Activation::kHSwish) {
+    const Lanes middle = dy * (z * (1.0f / 3) + 0.5f);
+    return z <= -three ? zero : (z < three ? middle : dy);
+  }
+  return dy;
+}
+
+template <typename F>
+CHANAS_INLINE void with_activation(Activation act, const F& f) {
+  switch (act) {
+    case Activation::kRelu:
+      return f(std::integral_constant<Activation, Activation::kRelu>());
+    case Activation::kRelu6:
+      return f(std::integral_constant<Activation, Activation::kRelu6>());
+    case Activation::kHSwish:
+      return f(std::integral_constant<Activation, Activation::kHSwish>());
+    default:
+      CHANAS_CHECK(act == Activation::kNone);
+      return f(std::integral_constant<Activation, Activation::kNone>());
   }
 }
 

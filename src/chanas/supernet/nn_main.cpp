@@ -8,6 +8,7 @@
 #include <map>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "chanas/base/cancellation.h"
@@ -17,6 +18,7 @@
 #include "chanas/supernet/collective.h"
 #include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/job.h"
+#include "chanas/supernet/plan.h"
 #include "chanas/supernet/predictor.h"
 #include "chanas/supernet/trainer.h"
 
@@ -39,6 +41,7 @@ void emit(const std::string& event, Json json) {
   std::fflush(stdout);
 }
 
+void note(const std::string& text) { emit("note", {{"text", text}}); }
 void warn(const std::string& text) { emit("warning", {{"text", text}}); }
 
 // Everything most jobs begin with.
@@ -93,9 +96,15 @@ Status run_train(const Json& job) {
   hooks.ranks = ranks.get();
   hooks.start = kStart;
   hooks.warn = warn;
+  hooks.note = note;
   hooks.progress = [](const TrainProgress& progress) { emit("progress", to_json(progress)); };
+  std::optional<Arch> alone;
+  if (job.contains("arch")) {
+    CHANAS_ASSIGN_OR_RETURN(alone, arch_from_json(setting.space, job.at("arch")));
+  }
   CHANAS_ASSIGN_OR_RETURN(TrainResult result, train(setting.space, setting.dataset, config,
-                                                    job.at("folder").get<std::string>(), hooks));
+                                                    job.at("folder").get<std::string>(), hooks,
+                                                    alone ? &*alone : nullptr));
   emit("result", to_json(result));
   return absl::OkStatus();
 }

@@ -12,9 +12,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "chanas/base/rng.h"
 #include "chanas/supernet/functions.h"
+#include "chanas/supernet/losses.h"
 
 namespace chanas {
 namespace {
@@ -99,22 +101,36 @@ class Forward {
     Variable mean, variance;
     Variable y =
         batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance, ranks_);
-    if (record_ != nullptr) {
-      (*record_)[name + ".running_mean"] = mean;
-      (*record_)[name + ".running_var"] = variance;
+    record(name, mean, variance);
+    return y;
+  }
+
+  void record(const std::string& name, const Variable& mean, const Variable& variance) const {
+    if (record_ == nullptr) return;
+    (*record_)[name + ".running_mean"] = mean;
+    (*record_)[name + ".running_var"] = variance;
+  }
+
+  // Expansion and depthwise convolution.
+  Variable widened(const Unit& u, const Variable& input, const std::string& prefix) const {
+    const Variable& window = at(prefix + "depthwise.conv.weight");
+    if (!u.expand) return depthwise(input, window, u.stride);
+    const std::string bn = prefix + "expand.bn";
+    const Variable x = pointwise(input, prefix + "expand.conv");
+    if (statistics_ == Statistics::kGiven) {
+      return depthwise(norm(x, bn, u.act, {}), window, u.stride);
     }
+    Variable mean, variance;
+    Variable y = norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
+                                window, u.stride, mean, variance, ranks_);
+    record(bn, mean, variance);
     return y;
   }
 
   Variable unit(const Variable& input, size_t index) const {
     const Unit& u = network_.units[index];
     const std::string prefix = fmt::format("units.{}.", index);
-    Variable x = input;
-    if (u.expand) {
-      x = norm(pointwise(x, prefix + "expand.conv"), prefix + "expand.bn", u.act, {});
-    }
-    x = depthwise(x, at(prefix + "depthwise.conv.weight"), u.stride);
-    x = norm(x, prefix + "depthwise.bn", u.act, {});
+    Variable x = norm(widened(u, input, prefix), prefix + "depthwise.bn", u.act, {});
     if (u.se_channels > 0) {
       x = squeeze_excite(x, matrix(prefix + "se.reduce.weight"), at(prefix + "se.reduce.bias"),
                          matrix(prefix + "se.expand.weight"), at(prefix + "se.expand.bias"),
@@ -185,35 +201,10 @@ std::vector<float> to_vector(const Variable& tensor) {
   return {data, data + flat.numel()};
 }
 
-// Mean cross entropy against a distribution per row.
-Variable cross_entropy(const Variable& logits, const Variable& target) {
-  return -(target.to(logits.device()) * at::log_softmax(logits, 1)).sum() / logits.size(0);
-}
-
-Variable smooth_targets(const std::vector<int>& labels, int classes, double smoothing) {
-  Variable target = at::full({static_cast<int64_t>(labels.size()), classes}, smoothing / classes);
-  float* row = target.mutable_data_ptr<float>();
-  for (const int label : labels) {
-    CHANAS_CHECK(label >= 0 && label < classes) << label;
-    row[label] += static_cast<float>(1 - smoothing);
-    row += classes;
-  }
-  return target;
-}
-
 // A mean over the batch's images becomes the mean over the images of all ranks' batches.
 Variable of_whole(const Variable& mean, const Batch& batch, Collective* ranks) {
   if (ranks == nullptr) return mean;
   return sum_over_ranks(mean * (static_cast<double>(batch.n) / batch.whole), *ranks);
-}
-
-// 0 or 1 / (1 - rate), [n, features].
-Variable dropout_mask(const Batch& batch, int64_t features, double rate, Rng rng) {
-  Variable mask = at::empty({std::max(batch.n, batch.whole), features});
-  float* to = mask.mutable_data_ptr<float>();
-  const auto keep = static_cast<float>(1 / (1 - rate));
-  for (int64_t i = 0; i < mask.numel(); ++i) to[i] = rng.bernoulli(rate) ? 0 : keep;
-  return mask.narrow(0, batch.first, batch.n);
 }
 
 }  // namespace
@@ -233,6 +224,7 @@ struct Supernet::Impl {
   ArchSpace space;
   Network largest;
   bool kernel_transform = true;
+  bool alone = false;  // `largest` is the only network
   std::vector<Parameter> parameters;
   std::vector<float> values, gradients;
   Device device;
@@ -309,6 +301,10 @@ Variable Supernet::Impl::cut_window(const std::string& name,
 }
 
 Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
+  if (alone) {
+    CHANAS_CHECK(network == largest) << network.name;
+    return leaves;
+  }
   // Place of each of the network's units in the supernet.
   std::vector<size_t> slots;
   if (space.first_channels > 0) slots.push_back(0);
@@ -344,10 +340,19 @@ Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
 }
 
 Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
+    : Supernet(space, chanas::largest(space), seed, kernel_transform, false) {}
+
+Supernet Supernet::alone(const ArchSpace& space, const Arch& arch, uint64_t seed) {
+  return Supernet(space, arch, seed, false, true);
+}
+
+Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,
+                   bool alone)
     : impl_(std::make_unique<Impl>()) {
   impl_->space = space;
-  impl_->largest = to_network(space, chanas::largest(space));
+  impl_->largest = to_network(space, whole);
   impl_->kernel_transform = kernel_transform;
+  impl_->alone = alone;
   for (const auto& [name, shape] : parameter_shapes(lower(impl_->largest))) {
     if (is_statistic(name)) continue;
     impl_->add(name, shape);
@@ -408,49 +413,75 @@ std::span<float> Supernet::gradients() { return impl_->gradients; }
 
 StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
                               const Batch* gap_batch, const LossOptions& options) {
-  const int classes = impl_->space.classes;
   const Operations operations(impl_->device);
   impl_->upload();
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
-  const Variable patches = stem_patches(networks[0], batch, impl_->device);
-  const Variable gap_patches =
-      gap_batch == nullptr ? Variable() : stem_patches(networks[0], *gap_batch, impl_->device);
-  Variable target = smooth_targets(batch.labels, classes, options.label_smoothing), gap_target;
+  struct Images {
+    const Batch& batch;
+    std::string_view dropout_stream;
+    Variable patches, labels, teacher;
+    Images(const Batch& images, std::string_view stream, const Network& network, double smoothing,
+           const Device& device)
+        : batch(images),
+          dropout_stream(stream),
+          patches(stem_patches(network, images, device)),
+          labels(smooth_targets(images.labels, network.head.classes, smoothing)
+                     .to(device_of(device))) {
+      if (images.teacher.empty()) return;
+      teacher =
+          at::tensor(images.teacher).view({images.n, network.head.classes}).to(device_of(device));
+    }
+  };
+  Images images(batch, "dropout", networks[0], options.label_smoothing, impl_->device);
+  std::optional<Images> gap_images;
   if (gap_batch != nullptr) {
-    gap_target = smooth_targets(gap_batch->labels, classes, options.label_smoothing);
+    gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing, impl_->device);
   }
   StepLoss result;
+  const auto share = 1 / static_cast<double>(archs.size());
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
     const Tensors tensors = impl_->cut(archs[i], network);
     const Forward forward(network, tensors, Statistics::kBatch, nullptr, options.ranks);
-    const auto keep = [&](std::string_view name, const Batch& of) {
-      if (i > 0 || network.dropout == 0) return Variable();
-      return dropout_mask(of, tensors.at("classifier.weight").size(1), network.dropout,
-                          Rng(options.dropout_seed, name));
-    };
-    const Variable logits = forward(patches, batch.n, keep("dropout", batch));
-    Variable loss = of_whole(cross_entropy(logits, target), batch, options.ranks);
-    const double value = loss.item<double>();
-    if (i == 0) {
-      result.loss = value;
-      // From here on the first network teaches.
-      target = at::softmax(logits.detach(), 1);
-    }
-    if (gap_batch != nullptr) {
-      const Variable gap_logits = forward(gap_patches, gap_batch->n, keep("gap", *gap_batch));
-      const Variable gap_loss =
-          of_whole(cross_entropy(gap_logits, gap_target), *gap_batch, options.ranks);
-      const double gap = gap_loss.item<double>() - value;
-      if (i == 0) {
-        result.gap_loss = gap_loss.item<double>();
-        gap_target = at::softmax(gap_logits.detach(), 1);
+    // Returns the loss; label_loss receives the part of the labels, if there is one.
+    const auto loss_on = [&](Images& on, double& label_loss) {
+      const bool labels = i == 0 || !on.batch.teacher.empty();
+      Variable keep;
+      if (labels && network.dropout > 0) {
+        keep = dropout_mask(std::max(on.batch.n, on.batch.whole),
+                            tensors.at("classifier.weight").size(1), network.dropout,
+                            Rng(options.dropout_seed, on.dropout_stream, i))
+                   .narrow(0, on.batch.first, on.batch.n);
       }
-      result.gap += gap / static_cast<double>(archs.size());
-      if (gap < 0) result.negative_gaps += 1 / static_cast<double>(archs.size());
-      loss = loss + options.gap_lambda * (gap_loss - loss).abs();
+      const Variable logits = forward(on.patches, on.batch.n, keep);
+      Variable loss;
+      if (labels) {
+        loss = of_whole(cross_entropy(logits, on.labels), on.batch, options.ranks);
+        label_loss = loss.item<double>();
+      }
+      if (on.teacher.defined()) {
+        const Variable taught = options.alpha_clip > 0
+                                    ? alpha_divergence(logits, on.teacher, options.alpha_clip)
+                                    : cross_entropy(logits, at::softmax(on.teacher, 1));
+        const Variable whole = of_whole(taught, on.batch, options.ranks);
+        loss = loss.defined() ? loss + whole : whole;
+      } else {
+        on.teacher = logits.detach();  // of the networks that follow
+      }
+      return loss;
+    };
+    double label_loss = 0, gap_label_loss = 0;
+    Variable loss = loss_on(images, label_loss);
+    if (i == 0) result.loss = label_loss;
+    if (gap_images) {
+      const Variable other = loss_on(*gap_images, gap_label_loss);
+      const double gap = other.item<double>() - loss.item<double>();
+      if (i == 0) result.gap_loss = gap_label_loss;
+      result.gap += gap * share;
+      if (gap < 0) result.negative_gaps += share;
+      loss = with_gap(loss, other, options.gap, options.gap_lambda);
     }
     loss.backward();
   }
@@ -458,13 +489,14 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   return result;
 }
 
-std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch) const {
+std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch,
+                                          Collective* ranks) const {
   const at::NoGradGuard no_gradients;
   const Operations operations(impl_->device);
   impl_->upload();
   const Network network = to_network(impl_->space, arch);
   const Tensors tensors = impl_->cut(arch, network);
-  return to_vector(Forward(network, tensors, Statistics::kBatch)(
+  return to_vector(Forward(network, tensors, Statistics::kBatch, nullptr, ranks)(
       stem_patches(network, batch, impl_->device), batch.n, {}));
 }
 

@@ -32,20 +32,34 @@ struct Batch {
   int n = 0, resolution = 0;
   std::vector<float> images;
   std::vector<int> labels;  // n; may be empty where labels are not used
+  // Logits [n, classes] of a teacher; empty: the first network of a step teaches the others.
+  std::vector<float> teacher = {};
   // Over several ranks: these are images [first, first + n) of `whole`; whole 0: all there are.
   int first = 0, whole = 0;
 };
 
+// The gap term of a loss L, with G the loss on the gap batch. Gradients, s = sign(G - L):
+enum class GapTerm {
+  kAbsolute,   // |G - L| (paper eq. 3): L gets 1 - lambda s, G gets lambda s
+  kOneSided,   // max(0, G - L): the same for s > 0, else L alone
+  kStopLoss,   // |G - constant L|: L gets 1, G gets lambda s
+  kStopOther,  // |constant G - L|: L gets 1 - lambda s, G nothing
+};
+
 struct LossOptions {
   double label_smoothing = 0.1;
-  double gap_lambda = 0.45;   // weight of the gap, when there is a gap batch
-  uint64_t dropout_seed = 0;  // dropout of the first network is a function of this
+  GapTerm gap = GapTerm::kAbsolute;
+  double gap_lambda = 0.45;  // weight of the gap, when there is a gap batch
+  // Networks learn from the teacher by alpha-divergence with this clip; 0: by cross entropy against
+  // its soft outputs.
+  double alpha_clip = 0;
+  uint64_t dropout_seed = 0;  // dropout of networks that learn labels is a function of this
   // Of whose batch this batch is a part (null: no others). Losses and BN statistics are those of
   // all parts, the gradient is this part's. All ranks get the same archs.
   Collective* ranks = nullptr;
 };
 
-// Losses of the first network, the one on labels.
+// Of the first network, against the labels.
 struct StepLoss {
   double loss = 0;
   double gap_loss = 0;       // on the gap batch
@@ -53,7 +67,6 @@ struct StepLoss {
   double negative_gaps = 0;  // share of the networks with a negative gap
 };
 
-class Collective;
 class Subnet;
 
 // Sets the threads of everything here, in this process; 0: all cores this process may use. Returns
@@ -74,6 +87,9 @@ class Supernet {
   // He initialisation (fan out); the last BN scale of every residual unit starts at 0, so that the
   // unit starts as identity. A function of the space and the seed.
   Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform);
+  // Weights for one network of the space alone, to train it from scratch; all functions below take
+  // this arch only.
+  static Supernet alone(const ArchSpace& space, const Arch& arch, uint64_t seed);
   ~Supernet();
   Supernet(Supernet&&) noexcept;
 
@@ -88,19 +104,23 @@ class Supernet {
   // gradients are this process's memory all the same, and travel with every call.
   void use(const Device& device);
 
-  // One sandwich (in-place distillation): the first arch on the labels, all others on the soft
-  // outputs of the first one; adds the gradient of the sum of their losses. With a gap batch each
-  // network's loss is L + gap_lambda * |L on the gap batch - L| (paper eq. 3). All archs have the
-  // batch's resolution.
+  // Adds the gradient of the sum of the archs' losses. Without a teacher in the batch one sandwich
+  // (in-place distillation): the first arch learns the labels, all others the outputs of the first
+  // one. With a teacher all learn the labels and the teacher's outputs, in equal parts. With a gap
+  // batch each loss gets a gap term. All archs have the batch's resolution.
   StepLoss accumulate(const std::vector<Arch>& archs, const Batch& batch, const Batch* gap_batch,
                       const LossOptions& options);
 
   // A copy of the network's weights as they are now; without BN statistics.
   Subnet subnet(const Arch& arch) const;
-  // The same for training mode only: logits [n, classes] with the statistics of the batch.
-  std::vector<float> batch_logits(const Arch& arch, const Batch& batch) const;
+  // The same for training mode only: logits [n, classes] with the statistics of the batch, which
+  // may be a part as in LossOptions.
+  std::vector<float> batch_logits(const Arch& arch, const Batch& batch,
+                                  Collective* ranks = nullptr) const;
 
  private:
+  Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,
+           bool alone);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

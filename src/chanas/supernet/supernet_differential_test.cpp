@@ -1,6 +1,5 @@
 // The elastic network against plain PyTorch semantics: NCHW convolutions, batch_norm and autograd
-// on weights that are cut here by hand, from the description in networks.md rather than by our
-// code.
+// on weights that are cut from the description in networks.md rather than by our code (plain.h).
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -9,7 +8,7 @@
 
 #include "chanas/base/rng.h"
 #include "chanas/graph/interpreter.h"
-#include "chanas/supernet/functions.h"
+#include "chanas/supernet/plain.h"
 #include "chanas/supernet/supernet.h"
 #include "chanas/supernet/testing.h"
 
@@ -45,100 +44,6 @@ void scramble(Supernet& supernet, uint64_t seed) {
   for (float& value : supernet.values()) value += static_cast<float>(0.05 * rng.normal());
 }
 
-// Plain PyTorch over the supernet's named tensors.
-struct Plain {
-  const ArchSpace& space;
-  const Arch& arch;
-  std::map<std::string, torch::Tensor> weights;  // leaves
-
-  Plain(const Supernet& supernet, const Arch& a) : space(supernet.space()), arch(a) {
-    for (const Supernet::Parameter& p : supernet.parameters()) {
-      const auto values = supernet.values().subspan(p.offset, p.size);
-      weights[p.name] = torch::tensor(std::vector<float>(values.begin(), values.end()))
-                            .view(p.shape)
-                            .requires_grad_(true);
-    }
-  }
-
-  torch::Tensor act(const torch::Tensor& x, Activation activation) const {
-    return activate(x, activation);
-  }
-  torch::Tensor norm(const torch::Tensor& x, const std::string& name) const {
-    const int64_t c = x.size(1);
-    return torch::batch_norm(x, weights.at(name + ".weight").slice(0, 0, c),
-                             weights.at(name + ".bias").slice(0, 0, c), {}, {}, true, 0.1, 1e-5,
-                             false);
-  }
-  torch::Tensor conv1(const torch::Tensor& x, const std::string& name, int64_t out) const {
-    return torch::conv2d(x, weights.at(name + ".weight").slice(0, 0, out).slice(1, 0, x.size(1)));
-  }
-
-  // 7 -> 5 -> 3: crop, flatten, y_j = sum_i M[j][i] x_i.
-  torch::Tensor window(const std::string& prefix, int64_t channels, int kernel) const {
-    torch::Tensor w = weights.at(prefix + ".conv.weight").slice(0, 0, channels);
-    if (kernel <= 5 && w.size(3) == 7) {
-      w = w.slice(2, 1, 6).slice(3, 1, 6).reshape({channels, 25});
-      w = torch::matmul(w, weights.at(prefix + ".transform.7to5").t()).view({channels, 1, 5, 5});
-    }
-    if (kernel == 3 && w.size(3) == 5) {
-      w = w.slice(2, 1, 4).slice(3, 1, 4).reshape({channels, 9});
-      w = torch::matmul(w, weights.at(prefix + ".transform.5to3").t()).view({channels, 1, 3, 3});
-    }
-    return w;
-  }
-
-  torch::Tensor unit(const torch::Tensor& input, int slot, int expand, int kernel, int stride,
-                     int64_t out, bool se, Activation a, bool has_expand) const {
-    const std::string prefix = "units." + std::to_string(slot);
-    const int64_t mid =
-        has_expand ? make_divisible(std::round(input.size(1) * expand), 8) : input.size(1);
-    torch::Tensor x = input;
-    if (has_expand) x = act(norm(conv1(x, prefix + ".expand.conv", mid), prefix + ".expand.bn"), a);
-    x = torch::conv2d(x, window(prefix + ".depthwise", mid, kernel), {}, stride, kernel / 2, 1,
-                      mid);
-    x = act(norm(x, prefix + ".depthwise.bn"), a);
-    if (se) {
-      const int64_t squeeze = make_divisible(static_cast<double>(mid) / 4, 8);
-      torch::Tensor s = torch::adaptive_avg_pool2d(x, {1, 1});
-      s = torch::relu(
-          conv1(s, prefix + ".se.reduce", squeeze) +
-          weights.at(prefix + ".se.reduce.bias").slice(0, 0, squeeze).view({1, -1, 1, 1}));
-      s = conv1(s, prefix + ".se.expand", mid) +
-          weights.at(prefix + ".se.expand.bias").slice(0, 0, mid).view({1, -1, 1, 1});
-      x = x * (torch::relu6(s + 3) / 6);
-    }
-    x = norm(conv1(x, prefix + ".project.conv", out), prefix + ".project.bn");
-    return stride == 1 && input.size(1) == out ? x + input : x;
-  }
-
-  torch::Tensor logits(const Batch& batch) const {
-    torch::Tensor x = torch::tensor(batch.images)
-                          .view({batch.n, batch.resolution, batch.resolution, 3})
-                          .permute({0, 3, 1, 2})
-                          .contiguous();
-    const auto scaled = [&](int channels) { return make_divisible(channels * arch.cell.width, 8); };
-    x = torch::conv2d(x, weights.at("stem.conv.weight").slice(0, 0, scaled(space.stem_channels)),
-                      {}, space.stem_stride, 1);
-    x = act(norm(x, "stem.bn"), space.stem_act);
-    x = unit(x, 0, 1, 3, space.first_stride, scaled(space.first_channels), false, space.first_act,
-             false);
-    for (size_t b = 0; b < space.blocks.size(); ++b) {
-      const BlockSpec& block = space.blocks[b];
-      for (int u = 0; u < arch.depth[b]; ++u) {
-        const size_t gene = b * static_cast<size_t>(space.max_depth()) + static_cast<size_t>(u);
-        x = unit(x, 1 + static_cast<int>(gene), arch.units[gene].expand, arch.units[gene].kernel,
-                 u == 0 ? block.stride : 1, scaled(block.channels), block.se, block.act, true);
-      }
-    }
-    x = act(norm(conv1(x, "head.conv", scaled(space.head_channels)), "head.bn"), space.head_act);
-    x = torch::adaptive_avg_pool2d(x, {1, 1});
-    x = act(conv1(x, "mix", scaled(space.mix_channels)), space.head_act);
-    return (conv1(x, "classifier", space.classes) +
-            weights.at("classifier.bias").view({1, -1, 1, 1}))
-        .flatten(1);
-  }
-};
-
 double relative(const torch::Tensor& a, const torch::Tensor& b) {
   return ((a - b).abs().max() / b.abs().max().clamp_min(1e-6)).item<double>();
 }
@@ -155,7 +60,10 @@ TEST(SupernetDifferentialTest, LogitsEqualPlainPyTorch) {
     const Batch batch = random_batch(6, arch.cell.resolution, space.classes, 7);
     const torch::Tensor ours =
         torch::tensor(supernet.batch_logits(arch, batch)).view({batch.n, space.classes});
-    EXPECT_LT(relative(ours, Plain(supernet, arch).logits(batch)), 1e-4) << arch_id(space, arch);
+    EXPECT_LT(relative(ours, plain_logits(space, plain_weights(supernet), arch,
+                                          plain_images(batch, false))),
+              1e-4)
+        << arch_id(space, arch);
   }
 }
 
@@ -180,9 +88,10 @@ TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
     torch::Tensor soft, soft_other;
     double gaps = 0;
     for (size_t i = 0; i < archs.size(); ++i) {
-      const Plain plain(supernet, archs[i]);
+      const PlainWeights weights = plain_weights(supernet);
       const auto loss_of = [&](const Batch& images, torch::Tensor& teacher) {
-        const torch::Tensor logits = plain.logits(images);
+        const torch::Tensor logits =
+            plain_logits(space, weights, archs[i], plain_images(images, false));
         if (i > 0) return torch::nn::functional::cross_entropy(logits, teacher);
         teacher = torch::softmax(logits.detach(), 1);
         std::vector<int64_t> labels(images.labels.begin(), images.labels.end());
@@ -200,7 +109,7 @@ TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
         total = total + 0.45 * (second - total).abs();
       }
       total.backward();
-      for (const auto& [name, tensor] : plain.weights) {
+      for (const auto& [name, tensor] : weights) {
         if (!tensor.grad().defined()) continue;
         sums[name] = sums.count(name) ? sums[name] + tensor.grad() : tensor.grad();
       }

@@ -36,7 +36,7 @@ Dataset colour_images(int classes, int images, uint64_t seed) {
     Rng rng(seed, "colour image", static_cast<uint64_t>(i));
     const int label = i % classes;
     dataset.labels.push_back(label);
-    uint8_t* to = dataset.store.add();
+    uint8_t* to = *dataset.store.add();
     for (int p = 0; p < 16 * 16; ++p) {
       for (int c = 0; c < 3; ++c) {
         const double mean = 110 + 12 * ((label >> c) & 1);

@@ -1,12 +1,8 @@
 #include "chanas/supernet/trainer.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -15,8 +11,13 @@
 #include "chanas/base/file.h"
 #include "chanas/base/progress.h"
 #include "chanas/supernet/checkpoint.h"
+#include "chanas/supernet/curves.h"
 #include "chanas/supernet/evaluate.h"
+#include "chanas/supernet/folder_lock.h"
 #include "chanas/supernet/job.h"
+#include "chanas/supernet/plan.h"
+#include "chanas/supernet/prefetch.h"
+#include "chanas/supernet/sorting.h"
 
 namespace chanas {
 namespace {
@@ -36,47 +37,19 @@ constexpr double kCalibrationSeconds = 2;
 constexpr double kCorrectionPosition = 0.3;
 // Of the budget, for what comes after the last step.
 constexpr double kReservedShare = 0.03;
+// The loss is followed by a running mean. Back at chance (the loss of equal outputs) after it was
+// well below: the training has collapsed.
+constexpr double kMeanWeight = 0.05;
+constexpr double kLearnt = 0.85, kCollapsed = 0.99;  // of the loss at chance
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Held while a training works in a folder.
-class FolderLock {
- public:
-  static StatusOr<FolderLock> take(const std::string& folder) {
-    CHANAS_RETURN_IF_ERROR(make_folder(folder));
-    const std::string path = join_path(folder, "lock");
-    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (file < 0) return absl::InvalidArgumentError(fmt::format("cannot write in {}", folder));
-    if (::flock(file, LOCK_EX | LOCK_NB) != 0) {
-      ::close(file);
-      return absl::AbortedError(fmt::format("another training works in {}", folder));
-    }
-    // What a kill in the middle of writing left behind.
-    std::error_code error;
-    std::vector<std::filesystem::path> torn;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-      if (entry.path().filename().string().find(".tmp.") != std::string::npos) {
-        torn.push_back(entry.path());
-      }
-    }
-    for (const auto& path : torn) std::filesystem::remove(path, error);
-    return FolderLock(file);
-  }
-  FolderLock(FolderLock&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
-  FolderLock& operator=(FolderLock&&) = delete;
-  ~FolderLock() {
-    if (file_ >= 0) ::close(file_);
-  }
-
- private:
-  explicit FolderLock(int file) : file_(file) {}
-  int file_;
-};
-
-Json space_identity(const ArchSpace& space, const Dataset& dataset) {
-  return {{"space", space_fingerprint(space)}, {"images", dataset.info.fingerprint}};
+Json space_identity(const ArchSpace& space, const Dataset& dataset, const Arch* alone) {
+  return {{"space", space_fingerprint(space)},
+          {"images", dataset.info.fingerprint},
+          {"network", alone == nullptr ? "supernet" : arch_id(space, *alone)}};
 }
 
 // Of TrainConfig: what decides little or nothing of the result.
@@ -84,13 +57,27 @@ const std::set<std::string> kMayChange = {"checkpoint_every_s", "collective",   
                                           "launcher",           "max_restarts", "threads"};
 
 // All that decides the result.
-Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config) {
-  Json identity = space_identity(space, dataset);
+Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
+                   const Arch* alone) {
+  Json identity = space_identity(space, dataset, alone);
   const Json settings = to_json(config);
   for (const auto& [key, value] : settings.items()) {
     if (!kMayChange.contains(key)) identity[key] = value;
   }
   return identity;
+}
+
+std::vector<TrainStage> stages_of(const ArchSpace& space, const TrainConfig& config,
+                                  const Arch* alone) {
+  if (alone != nullptr) return {{.name = "alone", .space = space}};
+  return make_stages(space, config);
+}
+
+GapTerm gap_term(const std::string& loss) {
+  return loss == "gap_one_sided"    ? GapTerm::kOneSided
+         : loss == "gap_stop_train" ? GapTerm::kStopLoss
+         : loss == "gap_stop_gap"   ? GapTerm::kStopOther
+                                    : GapTerm::kAbsolute;
 }
 
 Status check_fits(const ArchSpace& space, const Dataset& dataset) {
@@ -107,7 +94,8 @@ Status check_fits(const ArchSpace& space, const Dataset& dataset) {
 class Trainer {
  public:
   Trainer(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
-          Augment augment, const std::string& folder, const TrainHooks& hooks, Collective& ranks)
+          Augment augment, const std::string& folder, const TrainHooks& hooks, Collective& ranks,
+          const Arch* alone)
       : space_(space),
         dataset_(dataset),
         config_(config),
@@ -115,19 +103,31 @@ class Trainer {
         folder_(folder),
         hooks_(hooks),
         ranks_(ranks),
-        identity_(full_identity(space, dataset, config)),
-        supernet_(space, config.seed, config.kernel_transform),
+        alone_(alone),
+        identity_(full_identity(space, dataset, config, alone)),
+        stages_(stages_of(space, config, alone)),
+        supernet_(alone == nullptr ? Supernet(space, config.seed, config.kernel_transform)
+                                   : Supernet::alone(space, *alone, config.seed)),
         velocity_(supernet_.values().size()),
         quick_(dataset, Part::kRanking, kQuickImages, kQuickImages) {
     supernet_.use(hooks.device);
+    streams_[0] = {.name = "epoch", .images = dataset.part(Part::kTrain)};
+    streams_[1] = {.name = "gap epoch", .images = dataset.part(Part::kGap)};
+    if (config.loss == "data_matched") {
+      streams_[0].images.insert(streams_[0].images.end(), streams_[1].images.begin(),
+                                streams_[1].images.end());
+    }
   }
 
   StatusOr<TrainResult> run() {
     CHANAS_RETURN_IF_ERROR(resume());
+    CHANAS_RETURN_IF_ERROR(start_curves());
     if (!state_.complete) {
+      tell_plan();
       if (state_.steps == 0) make_plan();
       remember();
       while (state_.step < state_.steps) {
+        CHANAS_RETURN_IF_ERROR(enter_stage());
         CHANAS_RETURN_IF_ERROR(one_step_or_save());
         if (ranks_.any(cancelled())) {
           request_cancellation();
@@ -141,6 +141,14 @@ class Trainer {
   }
 
  private:
+  // Images of a part in an order of its own for each pass.
+  struct Stream {
+    std::string name;
+    std::vector<int> images;
+    int64_t epoch = -1;  // of `order`
+    std::vector<int> order = {};
+  };
+
   Status resume() {
     StatusOr<Checkpoint> checkpoint =
         load_checkpoint(folder_, identity_, supernet_.parameters(), hooks_.warn);
@@ -155,11 +163,18 @@ class Trainer {
     earlier_seconds_ = state_.seconds;
     continued_ = true;
     restore(checkpoint->values, checkpoint->momentum);
+    if (!checkpoint->teacher.empty()) set_teacher(checkpoint->teacher);
     return check_weights();
   }
 
   Status check_weights() {
     return ranks_.check_same(std::as_bytes(supernet_.values()), "the weights");
+  }
+
+  void set_teacher(std::span<const float> values) {
+    teacher_.emplace(space_, config_.seed, config_.kernel_transform);
+    teacher_->use(hooks_.device);
+    std::copy(values.begin(), values.end(), teacher_->values().begin());
   }
 
   void restore(const std::vector<float>& values, const std::vector<float>& velocity) {
@@ -175,6 +190,33 @@ class Trainer {
   }
 
   // --- Plan ---
+
+  void tell_plan() {
+    if (stages_.size() < 2 || !hooks_.note) return;
+    std::string text;
+    for (const TrainStage& stage : stages_) {
+      text += fmt::format("{}{} {:.0f}-{:.0f} %", text.empty() ? "" : ", ", stage.name,
+                          stage.begin * 100, stage.end * 100);
+    }
+    hooks_.note(fmt::format("stages of {} training: {}", config_.trainer, text));
+  }
+
+  // Each stage begins without momentum.
+  Status enter_stage() {
+    const auto stage = static_cast<int64_t>(stage_at(stages_, position()));
+    if (stage == state_.stage) return absl::OkStatus();
+    while (state_.stage < stage) {
+      const TrainStage &before = stages_[static_cast<size_t>(state_.stage)],
+                       &after = stages_[static_cast<size_t>(++state_.stage)];
+      if (after.taught && !teacher_) set_teacher(supernet_.values());
+      if (after.sort_channels) {
+        sort_channels(before.space, supernet_.parameters(), supernet_.values());
+      }
+    }
+    std::fill(velocity_.begin(), velocity_.end(), 0.0f);
+    state_.mean_loss = state_.least_loss = -1;
+    return save();
+  }
 
   void make_plan() {
     state_.planned = config_.budget_s <= 0 || config_.epochs > 0;
@@ -214,58 +256,83 @@ class Trainer {
 
   // --- Step ---
 
-  std::vector<int> images_of_step(Part part, int64_t step) {
-    const std::vector<int>& all = dataset_.part(part);
-    const auto size = static_cast<int64_t>(all.size());
+  std::vector<int> images_of_step(Stream& stream, int64_t step) {
+    const auto size = static_cast<int64_t>(stream.images.size());
     std::vector<int> images;
     for (int64_t i = step * config_.batch_size; i < (step + 1) * config_.batch_size; ++i) {
-      auto& [epoch, order] = orders_[static_cast<size_t>(part)];
-      if (order.empty() || epoch != i / size) {
-        epoch = i / size;
-        order = all;
-        Rng(config_.seed, part == Part::kTrain ? "epoch" : "gap epoch",
-            static_cast<uint64_t>(epoch))
-            .shuffle(order);
+      if (stream.epoch != i / size) {
+        stream.epoch = i / size;
+        stream.order = stream.images;
+        Rng(config_.seed, stream.name, static_cast<uint64_t>(stream.epoch)).shuffle(stream.order);
       }
-      images.push_back(order[static_cast<size_t>(i % size)]);
+      images.push_back(stream.order[static_cast<size_t>(i % size)]);
     }
     return images;
   }
 
-  StepLoss gradient(int64_t step) {
-    const auto index = static_cast<uint64_t>(step);
-    const int resolution = Rng(config_.seed, "resolution", index).choose(space_.resolutions);
-    Rng rng(config_.seed, "archs", index);
-    std::vector<Arch> archs = {largest(space_, {resolution, space_.widths.back()})};
-    for (int i = 0; i < config_.random_nets; ++i) {
-      archs.push_back(sample(space_, {resolution, rng.choose(space_.widths)}, rng));
-    }
-    archs.push_back(smallest(space_, {resolution, space_.widths.front()}));
+  struct InputKey {
+    int64_t step = 0;
+    int resolution = 0;
+    bool operator==(const InputKey&) const = default;
+  };
+  struct Inputs {
+    Batch batch, gap_batch;
+  };
 
+  // On the worker thread: nothing here may touch what a step changes.
+  Inputs make_inputs(const InputKey& key) {
     // This rank's part of the step's images.
     const Share share = share_of(config_.batch_size, ranks_.rank(), ranks_.world());
-    const auto batch_of = [&](Part part, uint64_t seed) {
-      const std::vector<int> images = images_of_step(part, step);
-      const auto size = static_cast<size_t>(share.end - share.begin);
+    const auto batch_of = [&](Stream& stream, uint64_t seed) {
+      const std::vector<int> images = images_of_step(stream, key.step);
       Batch batch = make_training_batch(
-          dataset_, std::span(images).subspan(static_cast<size_t>(share.begin), size), resolution,
-          augment_, seed,
-          index * static_cast<uint64_t>(config_.batch_size) + static_cast<uint64_t>(share.begin));
+          dataset_,
+          std::span(images).subspan(static_cast<size_t>(share.begin),
+                                    static_cast<size_t>(share.end - share.begin)),
+          key.resolution, augment_, seed,
+          static_cast<uint64_t>(key.step * config_.batch_size + share.begin));
       batch.first = share.begin;
       batch.whole = config_.batch_size;
       return batch;
     };
-    const Batch batch = batch_of(Part::kTrain, config_.seed);
-    Batch gap_batch;
-    const bool gap = config_.loss == "gap";
-    if (gap) gap_batch = batch_of(Part::kGap, config_.seed + 1);
+    Inputs inputs{batch_of(streams_[0], config_.seed), {}};
+    if (config_.loss.starts_with("gap")) inputs.gap_batch = batch_of(streams_[1], config_.seed + 1);
+    return inputs;
+  }
+
+  // The resolution is that of draw_networks().
+  InputKey input_key(int64_t step) const {
+    if (alone_ != nullptr) return {step, alone_->cell.resolution};
+    return {
+        step,
+        Rng(config_.seed, "resolution", static_cast<uint64_t>(step)).choose(space_.resolutions)};
+  }
+
+  Collective* others() { return ranks_.alone() ? nullptr : &ranks_; }
+
+  StepLoss gradient(int64_t step) {
+    const auto index = static_cast<uint64_t>(step);
+    const TrainStage& stage = stages_[static_cast<size_t>(state_.stage)];
+    const std::vector<Arch> archs =
+        alone_ == nullptr ? draw_networks(stage, config_, step) : std::vector<Arch>{*alone_};
+    const InputKey key = input_key(step);
+    CHANAS_CHECK(key.resolution == archs.front().cell.resolution) << key.resolution;
+    Inputs inputs = inputs_.take(key, input_key(step + 1));
+    if (stage.taught) {
+      const Arch teacher = largest(space_, {key.resolution, space_.widths.back()});
+      for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
+        if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch, others());
+    }
     LossOptions options;
     options.label_smoothing = config_.label_smoothing;
+    options.gap = gap_term(config_.loss);
     options.gap_lambda = config_.gap_lambda;
+    options.alpha_clip = config_.distillation == "alpha" ? config_.alpha_clip : 0;
     options.dropout_seed = Rng(config_.seed, "dropout", index).next();
-    if (!ranks_.alone()) options.ranks = &ranks_;
+    options.ranks = others();
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    const StepLoss loss = supernet_.accumulate(archs, batch, gap ? &gap_batch : nullptr, options);
+    const StepLoss loss = supernet_.accumulate(
+        archs, inputs.batch, inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
     ranks_.sum(supernet_.gradients());
     return loss;
   }
@@ -284,13 +351,17 @@ class Trainer {
     if (first_step_ < 0) {
       first_step_ = state_.step;
       first_step_seconds_ = seconds();
+      first_step_wait_ = inputs_.wait_seconds();
     }
     const StepLoss loss = gradient(state_.step);
     if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
     double square = 0;
     for (const float g : supernet_.gradients()) square += double{g} * double{g};
     const double norm = std::sqrt(square);
-    if (!std::isfinite(loss.loss) || !std::isfinite(norm)) return roll_back();
+    if (!std::isfinite(loss.loss) || !std::isfinite(norm)) {
+      return roll_back("the loss is not finite");
+    }
+    if (follow(loss.loss)) return roll_back("the loss is back at chance");
 
     const double clip = config_.clip > 0 ? std::min(1.0, config_.clip / std::max(norm, 1e-12)) : 1;
     sgd_step(supernet_.parameters(), supernet_.gradients(), clip, rate(), kMomentum,
@@ -299,6 +370,8 @@ class Trainer {
     state_.gap += loss.gap;
     state_.negative_gaps += loss.negative_gaps;
     state_.point_loss += loss.loss;
+    state_.point_gap += loss.gap;
+    state_.point_negative_gaps += loss.negative_gaps;
     ++state_.point_steps;
     ++state_.step;
 
@@ -306,23 +379,26 @@ class Trainer {
     const auto points = [](double position) {
       return std::floor(position * kHistoryPoints + 1e-9);
     };
-    if (points(position()) > points(before)) add_point();
+    if (points(position()) > points(before)) CHANAS_RETURN_IF_ERROR(add_point());
     report(loss.loss);
     if (!state_.planned && position() >= kCorrectionPosition) {
       correct_plan();
       return save();
     }
-    const bool due = seconds() - saved_seconds_ >= config_.checkpoint_every_s;
+    // Rank 0 takes the accuracies and keeps the time.
+    const bool due =
+        state_.best_step == state_.step || seconds() - saved_seconds_ >= config_.checkpoint_every_s;
     return ranks_.of_first(due ? 1 : 0) > 0 ? save() : absl::OkStatus();
   }
 
   double rate() const {
     return config_.learning_rate * config_.batch_size / kRatedBatch * state_.rate_scale *
-           rate_at(position(), config_.warmup_share);
+           rate_in(stages_, position(), config_.warmup_share);
   }
 
-  TrainProgress progress() {
+  TrainProgress progress() const {
     TrainProgress p;
+    p.stage = stages_[static_cast<size_t>(state_.stage)].name;
     p.step = state_.step;
     p.steps = state_.steps;
     p.planned = state_.planned;
@@ -330,8 +406,12 @@ class Trainer {
     const double running = seconds() - first_step_seconds_;
     const auto steps = static_cast<double>(state_.step - first_step_);
     p.images_per_s = steps * config_.batch_size / std::max(running, 1e-9);
+    p.input_wait = (inputs_.wait_seconds() - first_step_wait_) / std::max(running, 1e-9);
     p.seconds_left = running / steps * static_cast<double>(state_.steps - state_.step);
-    p.loss = state_.point_loss / static_cast<double>(std::max<int64_t>(1, state_.point_steps));
+    const auto count = static_cast<double>(std::max<int64_t>(1, state_.point_steps));
+    p.loss = state_.point_loss / count;
+    p.gap = state_.point_gap / count;
+    p.negative_gap_share = state_.point_negative_gaps / count;
     p.learning_rate = rate();
     return p;
   }
@@ -341,17 +421,42 @@ class Trainer {
            static_cast<double>(dataset_.part(Part::kTrain).size());
   }
 
-  void add_point() {
+  Arch largest_net() const { return alone_ != nullptr ? *alone_ : largest(space_); }
+  Arch smallest_net() const { return alone_ != nullptr ? *alone_ : smallest(space_); }
+  Arch random_net() const {
+    if (alone_ != nullptr) return *alone_;
+    Rng rng(config_.seed, "probe");
+    return sample(space_, rng.choose(space_.cells()), rng);
+  }
+
+  Status add_point() {
     TrainProgress point = progress();
     if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0 && ranks_.first()) {
-      point.accuracy_largest = quick_.accuracy(supernet_, largest(space_));
-      point.accuracy_smallest = quick_.accuracy(supernet_, smallest(space_));
+      point.accuracy_largest = quick_.accuracy(supernet_, largest_net());
+      point.accuracy_smallest = quick_.accuracy(supernet_, smallest_net());
+      point.accuracy_random = quick_.accuracy(supernet_, random_net());
+      const double mean = (point.accuracy_largest + point.accuracy_smallest) / 2;
+      if (mean > state_.best_accuracy) {
+        state_.best_accuracy = mean;
+        state_.best_step = state_.step;
+      }
     }
     state_.history.push_back(point);
-    state_.point_loss = 0;
+    state_.point_loss = state_.point_gap = state_.point_negative_gaps = 0;
     state_.point_steps = 0;
     if (hooks_.progress) hooks_.progress(point);
     reported_seconds_ = seconds();
+    return ranks_.agree(curves_ ? curves_->add(point) : absl::OkStatus());
+  }
+
+  Status start_curves() {
+    Status status;
+    if (ranks_.first()) {
+      StatusOr<Curves> curves = Curves::start(folder_, state_.history);
+      status = curves.status();
+      if (curves.ok()) curves_ = *std::move(curves);
+    }
+    return ranks_.agree(status);
   }
 
   void report(double loss) {
@@ -364,54 +469,76 @@ class Trainer {
 
   // --- Safety ---
 
+  double chance() const { return std::log(space_.classes); }
+
+  // True: collapsed.
+  bool follow(double loss) {
+    double& mean = state_.mean_loss;
+    mean = mean < 0 ? loss : (1 - kMeanWeight) * mean + kMeanWeight * loss;
+    if (state_.least_loss < 0 || mean < state_.least_loss) state_.least_loss = mean;
+    return state_.least_loss < kLearnt * chance() && mean > kCollapsed * chance();
+  }
+
   void remember() {
     snapshot_state_ = state_;
     snapshot_values_.assign(supernet_.values().begin(), supernet_.values().end());
     snapshot_velocity_ = velocity_;
-    saved_seconds_ = seconds();
   }
 
   Status save_alone() {
     state_.seconds = seconds();
+    const std::span<const float> teacher =
+        teacher_ ? std::as_const(*teacher_).values() : std::span<const float>();
     return save_checkpoint(folder_, identity_, supernet_.parameters(), state_, supernet_.values(),
-                           velocity_);
+                           velocity_, teacher);
   }
 
   Status save() {
     CHANAS_RETURN_IF_ERROR(check_weights());
     CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
-    remember();
+    saved_seconds_ = seconds();
+    // Not on the way to a collapse: a rollback would come back to it.
+    const bool rising = state_.mean_loss > (state_.least_loss + chance()) / 2;
+    if (!rising || state_.least_loss >= kLearnt * chance()) remember();
     return absl::OkStatus();
   }
 
-  Status roll_back() {
+  Status roll_back(const std::string& why) {
     const int64_t step = state_.step;
     const int rollbacks = state_.rollbacks + 1;
     const double scale = state_.rate_scale / 2;
     if (rollbacks > kMaxRollbacks) {
       return absl::InternalError(fmt::format(
-          "the loss is not finite at step {}, also after {} halvings of the learning rate; lower "
-          "learning_rate ({}) in a new folder",
-          step, kMaxRollbacks, config_.learning_rate));
+          "{} at step {}, also after {} halvings of the learning rate; lower learning_rate ({}) "
+          "in a new folder",
+          why, step, kMaxRollbacks, config_.learning_rate));
     }
     state_ = snapshot_state_;
     restore(snapshot_values_, snapshot_velocity_);
     state_.rollbacks = rollbacks;
     state_.rate_scale = scale;
-    hooks_.warn(fmt::format(
-        "the loss is not finite at step {}: back to step {} with half the learning rate", step,
-        state_.step));
+    hooks_.warn(fmt::format("{} at step {}: back to step {} with half the learning rate", why, step,
+                            state_.step));
+    CHANAS_RETURN_IF_ERROR(start_curves());
     // On disk, or else a kill would bring the old rate back.
     return save();
   }
 
-  Status finish() {
-    if (ranks_.first()) {
-      Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
-      state_.accuracy_largest = evaluator.accuracy(supernet_, largest(space_));
-      if (!cancelled()) state_.accuracy_smallest = evaluator.accuracy(supernet_, smallest(space_));
+  Status evaluate() {
+    Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
+    state_.accuracy_largest = evaluator.accuracy(supernet_, largest_net());
+    CHANAS_RETURN_IF_ERROR(check_cancelled());
+    state_.accuracy_smallest = evaluator.accuracy(supernet_, smallest_net());
+    if (alone_ != nullptr) {
+      state_.accuracy_test = Evaluator(dataset_, Part::kTest, 0, 2000).accuracy(supernet_, *alone_);
     }
-    if (ranks_.any(cancelled())) return absl::CancelledError("interrupted");
+    return absl::OkStatus();
+  }
+
+  Status finish() {
+    const Status evaluated = ranks_.first() ? evaluate() : absl::OkStatus();
+    // A rank that is told to stop stops all.
+    if (ranks_.any(!evaluated.ok())) return absl::CancelledError("interrupted");
     state_.complete = true;
     return save();
   }
@@ -425,6 +552,7 @@ class Trainer {
     r.continued = continued_;
     r.accuracy_largest = state_.accuracy_largest;
     r.accuracy_smallest = state_.accuracy_smallest;
+    r.accuracy_test = state_.accuracy_test;
     const auto steps = static_cast<double>(std::max<int64_t>(1, state_.step));
     r.mean_gap = state_.gap / steps;
     r.negative_gap_share = state_.negative_gaps / steps;
@@ -440,27 +568,26 @@ class Trainer {
   const std::string& folder_;
   const TrainHooks& hooks_;
   Collective& ranks_;
+  const Arch* const alone_;
   const Json identity_;
+  const std::vector<TrainStage> stages_;
   Supernet supernet_;
+  std::optional<Supernet> teacher_;
   std::vector<float> velocity_;
   Evaluator quick_;
   TrainState state_, snapshot_state_;
   std::vector<float> snapshot_values_, snapshot_velocity_;
-  // Shuffled images of the epoch that was used last, per part.
-  std::array<std::pair<int64_t, std::vector<int>>, 4> orders_;
+  std::optional<Curves> curves_;
+  std::array<Stream, 2> streams_;  // train, gap; of the worker thread
   bool continued_ = false;
   double earlier_seconds_ = 0, saved_seconds_ = 0, reported_seconds_ = 0;
   int64_t first_step_ = -1;  // of this attempt, for the speed
-  double first_step_seconds_ = 0;
+  double first_step_seconds_ = 0, first_step_wait_ = 0;
+  // Last: its thread uses members above.
+  Prefetch<InputKey, Inputs> inputs_{[this](const InputKey& key) { return make_inputs(key); }};
 };
 
 }  // namespace
-
-double rate_at(double position, double warmup_share) {
-  if (position < warmup_share) return position / warmup_share;
-  const double rest = (position - warmup_share) / std::max(1e-9, 1 - warmup_share);
-  return 0.5 * (1 + std::cos(std::acos(-1.0) * std::min(1.0, rest)));
-}
 
 void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
               double gradient_scale, double rate, double momentum, double weight_decay,
@@ -477,34 +604,9 @@ void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<cons
   }
 }
 
-Status validate(const TrainConfig& c) {
-  const auto in = [](std::string_view name, double value, double low, double high) -> Status {
-    if (value >= low && value <= high) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        fmt::format("{} is {}, expected {} to {}", name, value, low, high));
-  };
-  CHANAS_RETURN_IF_ERROR(in("epochs", c.epochs, 0, 1e6));
-  CHANAS_RETURN_IF_ERROR(in("budget_s", c.budget_s, 0, 1e9));
-  CHANAS_RETURN_IF_ERROR(in("batch_size", c.batch_size, 2, 65536));
-  CHANAS_RETURN_IF_ERROR(in("learning_rate", c.learning_rate, 1e-9, 1e9));
-  CHANAS_RETURN_IF_ERROR(in("warmup_share", c.warmup_share, 0, 0.9));
-  CHANAS_RETURN_IF_ERROR(in("weight_decay", c.weight_decay, 0, 1));
-  CHANAS_RETURN_IF_ERROR(in("label_smoothing", c.label_smoothing, 0, 0.9));
-  CHANAS_RETURN_IF_ERROR(in("clip", c.clip, 0, 1e9));
-  CHANAS_RETURN_IF_ERROR(in("random_nets", c.random_nets, 0, 16));
-  CHANAS_RETURN_IF_ERROR(in("gap_lambda", c.gap_lambda, 0, 10));
-  CHANAS_RETURN_IF_ERROR(in("threads", c.threads, 0, 1024));
-  CHANAS_RETURN_IF_ERROR(in("checkpoint_every_s", c.checkpoint_every_s, 0, 1e9));
-  CHANAS_RETURN_IF_ERROR(in("max_restarts", c.max_restarts, 0, 1000));
-  if (c.loss != "plain" && c.loss != "gap") {
-    return absl::InvalidArgumentError(fmt::format("loss is \"{}\", expected plain or gap", c.loss));
-  }
-  return parse_augment(c.augment).status();
-}
-
 StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
                             const TrainConfig& config, const std::string& folder,
-                            const TrainHooks& hooks) {
+                            const TrainHooks& hooks, const Arch* alone) {
   CHANAS_RETURN_IF_ERROR(validate(config));
   CHANAS_RETURN_IF_ERROR(check_fits(space, dataset));
   CHANAS_ASSIGN_OR_RETURN(Augment augment, parse_augment(config.augment));
@@ -525,7 +627,7 @@ StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
       if (first.ok()) lock.emplace(*std::move(first));
     }
     CHANAS_RETURN_IF_ERROR(ranks.agree(taken));
-    return Trainer(space, dataset, config, augment, folder, hooks, ranks).run();
+    return Trainer(space, dataset, config, augment, folder, hooks, ranks, alone).run();
   } catch (const PeerLost& lost) {
     return lost.status();
   }
@@ -537,9 +639,9 @@ StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
   CHANAS_RETURN_IF_ERROR(check_fits(space, dataset));
   CHANAS_ASSIGN_OR_RETURN(Json trained, checkpoint_identity(folder));
   Supernet supernet(space, 0, trained.value("kernel_transform", true));
-  CHANAS_ASSIGN_OR_RETURN(
-      Checkpoint checkpoint,
-      load_checkpoint(folder, space_identity(space, dataset), supernet.parameters(), warn));
+  CHANAS_ASSIGN_OR_RETURN(Checkpoint checkpoint,
+                          load_checkpoint(folder, space_identity(space, dataset, nullptr),
+                                          supernet.parameters(), warn));
   if (!checkpoint.state.complete) {
     warn(fmt::format("the training in {} is not complete: step {} of {}", folder,
                      checkpoint.state.step, checkpoint.state.steps));

@@ -23,6 +23,7 @@ namespace chanas {
 struct TrainHooks {
   std::function<void(const TrainProgress&)> progress;
   std::function<void(const std::string&)> warn;
+  std::function<void(const std::string&)> note;  // lines for people: the plan
   // Sees each step's gradient before it is used; tests damage it.
   std::function<void(int64_t step, std::span<float> gradient)> on_gradient;
   // The processes that train together (null: this one alone). All of them call train() alike; the
@@ -33,21 +34,16 @@ struct TrainHooks {
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };
 
-// See train_supernet in client.h for what it does and its errors. kAborted: a peer was lost; rank 0
-// has saved the last whole step.
+// See train_supernet in client.h for what it does and its errors, and train_subnet for what it does
+// with `alone`. kAborted: a peer was lost; rank 0 has saved the last whole step.
 StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
                             const TrainConfig& config, const std::string& folder,
-                            const TrainHooks& hooks);
+                            const TrainHooks& hooks, const Arch* alone = nullptr);
 
 // The trained supernet of a folder, for evaluation and export.
 StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
                                  const std::string& folder,
                                  const std::function<void(const std::string&)>& warn);
-
-Status validate(const TrainConfig& config);
-
-// Share of the peak at `position` in [0, 1] of the training: linear warm-up, then half a cosine.
-double rate_at(double position, double warmup_share);
 
 // SGD with Nesterov momentum as PyTorch has it. `gradients` are scaled first.
 void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,

@@ -21,6 +21,8 @@ struct Target {
   int64_t l1_bytes = 32 << 10, l2_bytes = 1 << 20, l3_bytes = 8 << 20;
   bool simulated = false;  // latencies come from a formula, never from hardware
 
+  // A GPU: lanes are threads of a block, vector_registers those of one thread.
+  bool gpu() const { return triple.find("-cuda") != std::string::npos; }
   // Of cpu, triple and simulated, not of cores: rows measured on the same kind of CPU are shared.
   std::string fingerprint() const;
 };

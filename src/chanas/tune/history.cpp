@@ -4,6 +4,13 @@
 
 namespace chanas::internal {
 
+Trial trial_of(const Record& record) {
+  return {.schedule = record.schedule,
+          .origin = record.origin,
+          .ok = record.result.ok(),
+          .latency_us = record.result.latency_us};
+}
+
 History::History(const std::vector<Record>& records) {
   for (const Record& record : records) add(record);
 }

@@ -17,6 +17,8 @@ struct Trial {
   double latency_us = 0;
 };
 
+Trial trial_of(const Record& record);
+
 // Trials in the order in which they were first measured: H of paper section 4.
 class History {
  public:

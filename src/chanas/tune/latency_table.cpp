@@ -105,7 +105,11 @@ Status LatencyTable::extend(Store& store, const std::vector<Element>& elements) 
 }
 
 StatusOr<ExecutionPlan> LatencyTable::plan(const Network& network, bool tuned) const {
-  const CutNetwork cut = cut_network(network);
+  return plan(cut_network(network), network.name, tuned);
+}
+
+StatusOr<ExecutionPlan> LatencyTable::plan(const CutNetwork& cut, const std::string& name,
+                                           bool tuned) const {
   std::vector<ElementChoice> choices;
   for (const Element& element : cut.elements) {
     const TableRow* row = find(element.key);
@@ -113,7 +117,7 @@ StatusOr<ExecutionPlan> LatencyTable::plan(const Network& network, bool tuned) c
       return absl::NotFoundError(
           fmt::format("the latency table has no row for {} of network '{}' (\"{}\"); tune the "
                       "network first: chanas tune",
-                      element.name, network.name, element.key));
+                      element.name, name, element.key));
     }
     choices.push_back(tuned ? row->choice : row->default_choice);
   }

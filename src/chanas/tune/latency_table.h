@@ -42,9 +42,11 @@ class LatencyTable {
   const RecordKey& key() const { return key_; }
   const Target& target() const { return target_; }
 
-  // The plan of a network under its rows' choices (tuned) or under default schedules. kNotFound
-  // names the element that has no row.
+  // The plan of a network (or of a graph that is cut) under its rows' choices (tuned) or under
+  // default schedules. kNotFound names the element that has no row.
   StatusOr<ExecutionPlan> plan(const Network& network, bool tuned = true) const;
+  StatusOr<ExecutionPlan> plan(const CutNetwork& cut, const std::string& name,
+                               bool tuned = true) const;
 
  private:
   RecordKey key_;

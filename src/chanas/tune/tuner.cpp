@@ -11,12 +11,14 @@
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
 #include "chanas/tune/history.h"
-#include "chanas/tune/propose.h"
+#include "chanas/tune/strategy.h"
 
 namespace chanas {
 namespace {
 
+using internal::Experience;
 using internal::History;
+using internal::SearchStrategy;
 
 // Schedules tried for a workload whose default fails before it is given up.
 constexpr int kRescueTrials = 16;
@@ -28,9 +30,10 @@ struct Task {
   Workload workload;
   std::string fingerprint;
   double weight = 1;
-  std::optional<ScheduleSpace> space;  // made when first needed
+  ScheduleSpace space;
   History history;
-  double gain = 0;  // expected_gain of the history
+  Experience* experience = nullptr;  // of the kind
+  double gain = 0;                   // expected_gain of the history
   bool exhausted = false;
   std::set<Schedule> pending;  // in the batch being made
 
@@ -56,6 +59,7 @@ class Tuner {
   Status run(const std::function<void(const TuneProgress&)>& progress);
 
  private:
+  void learn(const Lesson& lesson);
   // Trials so far while none was ever valid; 0 after the first valid one.
   int fruitless() const;
   Task* pick(bool in_budget);
@@ -71,10 +75,13 @@ class Tuner {
   const MeasurePlan& plan_;
   const TuneOptions& options_;
   const RecordKey key_;
+  std::unique_ptr<SearchStrategy> strategy_;
   std::vector<Task> tasks_;
+  std::map<std::string, Experience> experience_;  // by kind
 };
 
 Status Tuner::load(const std::vector<TuningTask>& tasks) {
+  CHANAS_ASSIGN_OR_RETURN(strategy_, internal::make_strategy(options_.strategy));
   CHANAS_RETURN_IF_ERROR(store_.put_device(runner_.target()));
   std::map<std::string, size_t> index;
   for (const TuningTask& task : tasks) {
@@ -85,21 +92,51 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
       continue;
     }
     CHANAS_RETURN_IF_ERROR(store_.put_workload(task.workload));
-    CHANAS_ASSIGN_OR_RETURN(const std::vector<Record> records, store_.records(fingerprint, key_));
     Task& added = tasks_.emplace_back();
     added.workload = task.workload;
     added.fingerprint = fingerprint;
     added.weight = task.weight;
-    added.history = History(records);
+    added.space = schedule_space(task.workload, runner_.target(), plan_.threads);
+    added.experience = &experience_[task.workload.kind()];
+    added.experience->know(added.space);
+  }
+  std::vector<Record> records;
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> stored,
+                          read_lessons(store_, key_, runner_.target()));
+  for (const Lesson& lesson : options_.lessons) learn(lesson);
+  for (const Lesson& lesson : stored) {
+    const auto task = index.find(lesson.space.workload.fingerprint());
+    if (task == index.end()) {
+      learn(lesson);
+    } else {
+      tasks_[task->second].history = History(lesson.records);
+      records.insert(records.end(), lesson.records.begin(), lesson.records.end());
+    }
   }
   // An earlier run that failed throughout says something about the machine as it was then (no
   // compiler, no memory), not about the schedules: they get another chance.
   const bool start_again = fruitless() > 0;
+  // In the order in which they were measured, as in the run that measured them.
+  std::sort(records.begin(), records.end(),
+            [](const Record& a, const Record& b) { return a.id < b.id; });
+  if (start_again) records.clear();
+  for (const Record& record : records) {
+    const Task& task = tasks_[index.at(record.workload)];
+    task.experience->add(task.space, internal::trial_of(record));
+  }
   for (Task& task : tasks_) {
     if (start_again) task.history = History();
     if (task.valid()) task.gain = expected_gain(task.history, task.weight);
   }
   return absl::OkStatus();
+}
+
+void Tuner::learn(const Lesson& lesson) {
+  const auto kind = experience_.find(lesson.space.workload.kind());
+  if (kind == experience_.end()) return;
+  for (const Record& record : lesson.records) {
+    kind->second.add(lesson.space, internal::trial_of(record));
+  }
 }
 
 int Tuner::fruitless() const {
@@ -147,8 +184,8 @@ std::vector<Slot> Tuner::next_batch(bool in_budget) {
   while (batch.size() < size) {
     Task* task = pick(in_budget);
     if (task == nullptr) break;
-    if (!task->space) task->space = schedule_space(task->workload, runner_.target(), plan_.threads);
-    auto proposal = internal::propose(*task->space, task->history, task->pending, options_);
+    auto proposal = strategy_->propose(
+        {task->space, task->history, task->pending, *task->experience, options_});
     if (!proposal) {
       task->exhausted = true;
       continue;
@@ -180,6 +217,7 @@ Status Tuner::measure(const std::vector<Slot>& batch) {
   for (size_t i = 0; i < batch.size(); ++i) {
     Task& task = *batch[i].task;
     task.history.add(records[i]);
+    task.experience->add(task.space, internal::trial_of(records[i]));
     if (task.valid()) task.gain = expected_gain(task.history, task.weight);
   }
   return absl::OkStatus();
@@ -263,6 +301,39 @@ Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
   Tuner tuner(runner, store, plan, options);
   CHANAS_RETURN_IF_ERROR(tuner.load(tasks));
   return tuner.run(progress);
+}
+
+StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
+                                           const Target& target) {
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<TuningSummary> summaries, store.summaries(key));
+  std::vector<Lesson> lessons;
+  for (const TuningSummary& summary : summaries) {
+    CHANAS_ASSIGN_OR_RETURN(const auto workload, store.workload(summary.workload));
+    Lesson lesson{schedule_space(*workload, target, key.threads), {}};
+    CHANAS_ASSIGN_OR_RETURN(lesson.records, store.records(summary.workload, key));
+    lessons.push_back(std::move(lesson));
+  }
+  return lessons;
+}
+
+StatusOr<std::vector<Lesson>> read_lessons(Store& store) {
+  CHANAS_ASSIGN_OR_RETURN(const auto keys, store.keys());
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Target> devices, store.devices());
+  std::vector<Lesson> all;
+  for (const auto& [key, count] : keys) {
+    if (key.schedule_version != kScheduleVersion) continue;
+    for (const Target& target : devices) {
+      if (target.fingerprint() != key.device) continue;
+      CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> lessons, read_lessons(store, key, target));
+      all.insert(all.end(), lessons.begin(), lessons.end());
+    }
+  }
+  return all;
+}
+
+const std::vector<std::string>& strategy_names() {
+  static const std::vector<std::string> names = {"gp", "evolution", "random", "grid"};
+  return names;
 }
 
 std::vector<TuningTask> tuning_tasks(const std::vector<Element>& elements) {

@@ -3,6 +3,7 @@
 // then rounds of candidates until the trials or the time are spent.
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,34 @@
 
 namespace chanas {
 
+// Measurements of one workload that searches of its kind learn from, whatever device made them.
+struct Lesson {
+  ScheduleSpace space;
+  std::vector<Record> records;
+};
+// What the store holds under one key of the device `target`, or under every key of the schedules
+// that this program makes; by workload fingerprint.
+StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
+                                           const Target& target);
+StatusOr<std::vector<Lesson>> read_lessons(Store& store);
+
 struct TuneOptions {
+  // How candidates are found: "gp" (Gaussian process), "evolution" (without a model), "random",
+  // "grid" (in the order of the choices).
+  std::string strategy = "gp";
   int trials = 8;       // per workload, the default schedule's included
   double budget_s = 0;  // wall clock for the whole call; 0: none. Defaults are always measured
   uint64_t seed = 1;
   double gamma = 0.5;         // start-point rule, paper section 4 step 1 (on times, as FlexTensor)
   int random_starts = 2;      // random legal points before mutation begins
-  double random_share = 0.1;  // of later proposals that are random points
+  double random_share = 0.1;  // of later proposals that are random points (evolution)
+  // gp: a workload is done after that many trials without gain when the model expects none either;
+  // 0: never.
+  int patience = 40;
+  // gp: learnt from besides the store's own records under the key.
+  std::vector<Lesson> lessons = {};
 };
+const std::vector<std::string>& strategy_names();
 
 // Weight of a workload: how much the networks of the space gain when it gets faster; the next
 // trials go where weight * expected gain is largest. Equal weights are fine.
@@ -35,27 +56,34 @@ struct TuneProgress {
 };
 
 // Measures what the store does not hold yet: repeating a call with the same options measures
-// nothing, and after a kill it continues. The proposals of a workload are a function of the seed,
-// the workload and its recorded measurements alone, so a search replays from its records.
+// nothing, and after a kill it continues. What is proposed is a function of the options, the tasks
+// and the records under the key, in their order, so a search replays from its records. The "gp"
+// strategy learns from all workloads of a kind together.
 // Failed trials are not repeated either, unless nothing at all ever worked.
 //
 // A workload whose default fails gets up to 16 other schedules until one works; if none does, a
 // warning names it, and only the cuts that need it are lost (LatencyTable::build).
 // kFailedPrecondition when no schedule of any workload works (the message holds the last failure),
 // kCancelled (all finished trials are stored), kUnavailable (device lost: repeat later),
-// kInvalidArgument (trials < 1), or a store error.
+// kInvalidArgument (trials < 1, unknown strategy), or a store error.
 Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
             const MeasurePlan& plan, const TuneOptions& options,
             const std::function<void(const TuneProgress&)>& progress);
 
-// The next candidate of one workload given its records so far; nullopt when the space is exhausted.
-// Exposed for tests and replay.
 struct Proposal {
   Schedule schedule;
-  std::string origin;  // "default", "random", "mutation", "crossover"
+  // "default", "random", "mutation", "crossover", "descent" (neighbour of the best), "transfer"
+  // (best of another shape), "grid"
+  std::string origin;
 };
-std::optional<Proposal> propose(const ScheduleSpace& space, const std::vector<Record>& records,
-                                const TuneOptions& options);
+// A search of one workload alone in `space`, which may offer fewer choices than the workload has:
+// proposals in batches of `batch`, answered by `measure`, until `options.trials` are there or the
+// space is exhausted. Goes on from `records`, which it extends; lessons are those of the options.
+// kInvalidArgument: unknown strategy; else what `measure` returns.
+Status search_space(
+    const ScheduleSpace& space, const TuneOptions& options, int batch,
+    const std::function<StatusOr<std::vector<MeasureResult>>(std::span<const Candidate>)>& measure,
+    std::vector<Record>& records);
 
 // Distinct workloads of elements, in a stable order; weight = how often they occur.
 std::vector<TuningTask> tuning_tasks(const std::vector<Element>& elements);

@@ -55,7 +55,7 @@ TEST_F(TunerTest, TasksAreDistinctAndWeighted) {
 
 TEST_F(TunerTest, FindsBetterThanTheDefault) {
   WatchedRunner runner;
-  ASSERT_TRUE(run(runner, {.trials = 30}).ok());
+  ASSERT_TRUE(run(runner, {.trials = 16}).ok());
   const auto summaries = store->summaries(testing_key());
   ASSERT_TRUE(summaries.ok());
   ASSERT_EQ(summaries->size(), tasks.size());
@@ -63,14 +63,14 @@ TEST_F(TunerTest, FindsBetterThanTheDefault) {
   for (const TuningSummary& summary : *summaries) {
     ASSERT_GT(summary.default_us, 0) << summary.description;
     EXPECT_LE(summary.best_us, summary.default_us);
-    EXPECT_LE(summary.trials, 30);
+    EXPECT_LE(summary.trials, 16);
     log_speedup += std::log(summary.default_us / summary.best_us);
   }
   const double speedup = std::exp(log_speedup / static_cast<double>(tasks.size()));
   EXPECT_GT(speedup, 1.02);
   EXPECT_NEAR(progress.speedup, speedup, 1e-9);
   EXPECT_EQ(progress.done, progress.total);
-  EXPECT_EQ(progress.total, static_cast<int>(tasks.size()) * 30);
+  EXPECT_EQ(progress.total, static_cast<int>(tasks.size()) * 16);
   EXPECT_EQ(progress.workloads_done, progress.workloads);
 }
 
@@ -137,6 +137,7 @@ TEST_F(TunerTest, FillsBatchesOfOneWorkload) {
 }
 
 TEST_F(TunerTest, GoesOnAfterCancellation) {
+  tasks.resize(24);
   WatchedRunner undisturbed;
   ASSERT_TRUE(run(undisturbed, {.trials = 6}).ok());
   const std::vector<std::string> expected = lines();
@@ -174,7 +175,7 @@ TEST_F(TunerTest, GoesOnAfterALostDevice) {
 
 // Killed at random moments; the records are those of a run that nobody disturbed.
 TEST_F(TunerTest, GoesOnAfterKills) {
-  const TuneOptions options{.trials = 12};
+  const TuneOptions options{.strategy = "evolution", .trials = 12};
   WatchedRunner undisturbed;
   ASSERT_TRUE(run(undisturbed, options).ok());
   const std::vector<std::string> expected = lines();

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -60,6 +61,15 @@ void inject_fault(const Json& request) {
 
 void disturb_output(float* output) {
   if (active == "wrong") output[0] += 1000;
+}
+
+double disturb_canary(double us) {
+  static int calls = 0;
+  ++calls;
+  // The same every time but for the fault: tests do not depend on the machine.
+  if (active == "jolt") return calls == 2 ? 200 : 100;
+  if (active == "drift") return 100 * std::pow(1.2, calls);
+  return active == "steady" ? 100 : us;
 }
 
 std::string_view garbage_reply() { return active == "garbage" ? "\x01\x02 garbage" : ""; }

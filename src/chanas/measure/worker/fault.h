@@ -2,7 +2,8 @@
 // Faults on demand, for tests of those who must survive them: the environment variable
 //   CHANAS_KERNEL_FAULT=<kind>[:<request>[:<workload fingerprint>]]
 // makes each such request (default "build") crash, hang, eat memory, answer with garbage, or (kind
-// "wrong", a build) compute a wrong result. Unset in every other use.
+// "wrong", a build) compute a wrong result. Of the canary, "jolt" doubles the second time alone and
+// "drift" makes each time longer than the one before. Unset in every other use.
 
 #include <string_view>
 
@@ -14,6 +15,8 @@ namespace chanas {
 void inject_fault(const Json& request);
 // After a checked run; `output` has at least one element.
 void disturb_output(float* output);
+// The canary's time as it is told.
+double disturb_canary(double us);
 // What to send instead of the reply; empty: the reply.
 std::string_view garbage_reply();
 

@@ -41,7 +41,8 @@ void check_once(Kernel& kernel, const Reference& reference, MeasureResult& resul
         return c->kernel.run(&c->error);
       },
       &call);
-  if (code == 0) code = kernel.run(&call.error);  // on all threads
+  kernel.scratch_bytes = chanas_runtime_scratch_used(kernel.runtime);
+  if (code == 0 && chanas_runtime_threads(kernel.runtime) > 1) code = kernel.run(&call.error);
   chanas_runtime_end(kernel.runtime);
   if (code == CHANAS_RUNTIME_ERROR_MEMORY) throw std::bad_alloc();
   if (code != 0) {
@@ -132,6 +133,7 @@ std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule&
     kernel->jit = *std::move(jit);
     check_once(*kernel, reference, result);
     if (!result.ok()) return nullptr;
+    if (kernel->jit->assertions() == 0) break;  // the same code as without
   }
   return kernel;
 }

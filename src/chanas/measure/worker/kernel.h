@@ -66,13 +66,15 @@ struct Kernel {
   std::vector<FloatBuffer> inputs;
   std::vector<const float*> input_pointers;
   FloatBuffer weights, output;
+  size_t scratch_bytes = 0;  // that one thread needs
 
   int run(std::string* error) {
     return jit->run(input_pointers, weights.data(), output.data(), error);
   }
 };
 
-// Compiles with assertions, runs and compares with the reference, compiles without, compares again.
+// Compiles with assertions, runs and compares with the reference; where the compiler left any
+// assertion in the code, compiles without and compares again: what is timed is what was compared.
 // `result` gets compile_s, relative_error and the error; the kernel is null after an error.
 std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule& schedule,
                                      chanas_runtime* runtime, const Reference& reference,

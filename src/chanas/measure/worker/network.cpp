@@ -53,7 +53,8 @@ const Buffer& buffer_of(const ExecutionPlan& plan, int index) {
 }  // namespace
 
 NetworkRunner::Key NetworkRunner::key_of(const ExecutionPlan& plan, const Stage& stage) {
-  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads};
+  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads,
+          stage.prefetch_bytes};
 }
 
 Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime) {
@@ -67,7 +68,8 @@ Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime
   auto work = [&] {
     for (size_t i; (i = next++) < missing.size();) {
       ScheduleSpace space = schedule_space(missing[i]->workload, plan.target, plan.threads);
-      compiled[i] = compile_jit(space, missing[i]->schedule, {.assertions = false}, runtime);
+      compiled[i] = compile_jit(space, missing[i]->schedule,
+                                {.prefetch_bytes = missing[i]->prefetch_bytes}, runtime);
     }
   };
   size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1,

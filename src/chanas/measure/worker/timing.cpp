@@ -69,6 +69,43 @@ void ColdMemory::stream(chanas_runtime* runtime, int64_t bytes) {
       &task, 0, chanas_runtime_threads(runtime), nullptr);
 }
 
+void rewrite(chanas_runtime* runtime, float* data, size_t size) {
+  struct Task {
+    float* data;
+    size_t size, parts;
+  } task{data, size, static_cast<size_t>(chanas_runtime_threads(runtime))};
+  chanas_par_for(
+      runtime,
+      [](void* context, int part, uint8_t*) {
+        auto* t = static_cast<const Task*>(context);
+        size_t i = t->size * static_cast<size_t>(part) / t->parts;
+        const size_t end = t->size * (static_cast<size_t>(part) + 1) / t->parts;
+        for (; i < end; i += 64 / sizeof(float)) {
+          volatile float* line = t->data + i;
+          *line = *line;
+        }
+        return 0;
+      },
+      &task, 0, static_cast<int>(task.parts), nullptr);
+}
+
+void use_scratch(chanas_runtime* runtime, size_t bytes) {
+  struct Task {
+    chanas_runtime* runtime;
+    size_t bytes;
+  } task{runtime, bytes};
+  chanas_par_for(
+      runtime,
+      [](void* context, int, uint8_t*) {
+        auto* t = static_cast<const Task*>(context);
+        auto* memory = static_cast<volatile char*>(chanas_scratch_alloc(t->runtime, t->bytes));
+        for (size_t i = 0; memory && i < t->bytes; i += 64) memory[i] = 0;
+        chanas_scratch_free(t->runtime, const_cast<char*>(memory));
+        return 0;
+      },
+      &task, 0, chanas_runtime_threads(runtime), nullptr);
+}
+
 MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples,
                         int64_t cold_bytes, ColdMemory& cold) {
   MeasureResult result;
@@ -82,7 +119,7 @@ MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int sam
   auto sample = [&](int bunch) {
     chanas_runtime_begin(runtime);
     cold.stream(runtime, cold_bytes);
-    timed.touch_inputs();
+    timed.prepare();
     double us = us_of(bunch);
     chanas_runtime_end(runtime);
     return us;

@@ -21,10 +21,16 @@ class ColdMemory {
 };
 
 struct TimedCall {
-  std::function<int()> call;           // 0, or an error code
-  std::function<void()> touch_inputs;  // reads them
+  std::function<int()> call;      // 0, or an error code
+  std::function<void()> prepare;  // leaves memory as the stages before it in a network would
   std::function<double()> now_us = [] { return static_cast<double>(chanas_now_ns()) * 1e-3; };
 };
+
+// Writes every cache line of a buffer, values unchanged, each thread its own part: a stage before
+// this one has just made it.
+void rewrite(chanas_runtime* runtime, float* data, size_t size);
+// The same of the top `bytes` of every thread's scratch memory, where earlier stages kept theirs.
+void use_scratch(chanas_runtime* runtime, size_t bytes);
 
 // Fills samples_us, latency_us and warm_us; kUnstable when the middle half of the samples spreads
 // too much twice, kCrash when the call fails.

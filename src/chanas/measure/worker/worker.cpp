@@ -7,13 +7,19 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "chanas/base/stats.h"
 #include "chanas/measure/protocol.h"
+#include "chanas/measure/worker/fault.h"
 
 namespace chanas {
 namespace {
 
-// Kernels built and not yet run; more means that the parent has given up on the oldest.
-constexpr size_t kWaitingKernels = 256;
+// Kernels that are kept; the parent uses their names again for every batch, so that more means that
+// it has given up on the oldest.
+constexpr size_t kKeptKernels = 256;
+
+// The canary's calls; the median of their later half is its time.
+constexpr int kCanaryCalls = 60;
 
 int64_t resident_bytes() {
   long pages = 0, resident = 0;
@@ -56,11 +62,13 @@ StatusOr<Json> Worker::dispatch(const Json& request) {
   if (op == "hello") return hello(request);
   if (op == "build") return build(request);
   if (op == "run") return run(request);
+  if (op == "canary") return canary(request);
   if (op == "network") return network(request);
   if (op == "object") return object(request);
   if (op == "dump") return dump(request);
   return absl::InvalidArgumentError(fmt::format(
-      "request: \"{}\" is not known, expected hello, build, run, network, object or dump", op));
+      "request: \"{}\" is not known, expected hello, build, run, canary, network, object or dump",
+      op));
 }
 
 StatusOr<Json> Worker::hello(const Json& request) {
@@ -94,7 +102,7 @@ StatusOr<Json> Worker::build(const Json& request) {
     std::unique_ptr<Kernel> kernel = build_kernel(made->space, made->schedule, runtime,
                                                   references_.get(made->space.workload), result);
     if (kernel) {
-      while (kernels_.size() >= kWaitingKernels) kernels_.erase(kernels_.begin());
+      while (kernels_.size() >= kKeptKernels) kernels_.erase(kernels_.begin());
       kernels_[name] = std::move(kernel);
     }
   } catch (const std::bad_alloc&) {
@@ -108,26 +116,53 @@ StatusOr<Json> Worker::run(const Json& request) {
   CHANAS_ASSIGN_OR_RETURN(int64_t name, integer(request, "kernel", 0, INT64_MAX));
   CHANAS_ASSIGN_OR_RETURN(int64_t samples, integer(request, "samples", 1, 1'000'000));
   CHANAS_ASSIGN_OR_RETURN(int64_t cold_bytes, integer(request, "cold_bytes", 0, int64_t{1} << 32));
-  auto node = kernels_.extract(name);
-  if (node.empty()) {
+  auto found = kernels_.find(name);
+  if (found == kernels_.end()) {
     return absl::InvalidArgumentError(fmt::format("request: kernel {} was not built here", name));
   }
-  Kernel& kernel = *node.mapped();
+  Kernel& kernel = *found->second;
   std::string error;
   TimedCall timed{.call = [&] { return kernel.run(&error); },
-                  .touch_inputs =
+                  .prepare =
                       [&] {
-                        for (const FloatBuffer& input : kernel.inputs) {
-                          float sum = 0;
-                          for (size_t i = 0; i < input.size(); i += 64 / sizeof(float))
-                            sum += input.data()[i];
-                          asm volatile("" : : "r"(&sum) : "memory");  // the loop stays
-                        }
+                        use_scratch(kernel.runtime, kernel.scratch_bytes);
+                        rewrite(kernel.runtime, kernel.output.data(), kernel.output.size());
+                        for (const FloatBuffer& input : kernel.inputs)
+                          rewrite(kernel.runtime, input.data(), input.size());
                       }};
   std::optional<Pinned> pinned;
   if (request.value("pin", Json(true)) == true) pinned.emplace(kernel.runtime);
   return result_reply(
       time_call(timed, kernel.runtime, static_cast<int>(samples), cold_bytes, cold_));
+}
+
+StatusOr<Json> Worker::canary(const Json& request) {
+  CHANAS_ASSIGN_OR_RETURN(int64_t threads,
+                          integer(request, "threads", 1, CHANAS_RUNTIME_MAX_THREADS));
+  std::unique_ptr<Kernel>& kernel = canaries_[static_cast<int>(threads)];
+  if (!kernel) {
+    // Arithmetic out of the first caches: its time is the clock's.
+    const Unit unit{.h_in = 14, .c_in = 32, .c_mid = 128, .c_out = 32};
+    const ScheduleSpace space = schedule_space(unit_element(unit).cuts[0].groups[0].workload,
+                                               target_, static_cast<int>(threads));
+    CHANAS_ASSIGN_OR_RETURN(chanas_runtime * runtime, runtimes_.get(space.threads));
+    MeasureResult result;
+    kernel = build_kernel(space, default_schedule(space), runtime, references_.get(space.workload),
+                          result);
+    if (!kernel) return absl::InternalError("canary: " + result.message);
+  }
+  std::optional<Pinned> pinned;
+  if (request.value("pin", Json(true)) == true) pinned.emplace(kernel->runtime);
+  std::string error;
+  std::vector<double> us;
+  chanas_runtime_begin(kernel->runtime);
+  for (int i = 0; i < kCanaryCalls; ++i) {
+    const int64_t start = chanas_now_ns();
+    kernel->run(&error);
+    if (i >= kCanaryCalls / 2) us.push_back(static_cast<double>(chanas_now_ns() - start) * 1e-3);
+  }
+  chanas_runtime_end(kernel->runtime);
+  return Json{{"us", disturb_canary(median(us))}};
 }
 
 StatusOr<Json> Worker::network(const Json& request) {
@@ -142,7 +177,10 @@ StatusOr<Json> Worker::object(const Json& request) {
   CHANAS_ASSIGN_OR_RETURN(std::string symbol, text(request, "symbol"));
   CHANAS_ASSIGN_OR_RETURN(std::string path, text(request, "path"));
   CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
-  CHANAS_RETURN_IF_ERROR(compile_object(made.space, made.schedule, symbol, path));
+  CHANAS_ASSIGN_OR_RETURN(int64_t prefetch_bytes,
+                          integer(request, "prefetch_bytes", 0, int64_t{1} << 30));
+  CHANAS_RETURN_IF_ERROR(compile_object(made.space, made.schedule,
+                                        {.prefetch_bytes = prefetch_bytes}, symbol, path));
   return Json::object();
 }
 

@@ -21,6 +21,7 @@ class Worker {
   StatusOr<Json> hello(const Json& request);
   StatusOr<Json> build(const Json& request);
   StatusOr<Json> run(const Json& request);
+  StatusOr<Json> canary(const Json& request);
   StatusOr<Json> network(const Json& request);
   StatusOr<Json> object(const Json& request);
   StatusOr<Json> dump(const Json& request);
@@ -35,6 +36,7 @@ class Worker {
   References references_;
   ColdMemory cold_;
   std::map<int64_t, std::unique_ptr<Kernel>> kernels_;
+  std::map<int, std::unique_ptr<Kernel>> canaries_;  // by threads
   NetworkRunner networks_{runtimes_};
 };
 

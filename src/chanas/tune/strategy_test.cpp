@@ -1,4 +1,4 @@
-#include "chanas/tune/propose.h"
+#include "chanas/tune/strategy.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,26 +27,43 @@ Record record_of(const ScheduleSpace& space, const Proposal& proposal, double us
   return record;
 }
 
-// A search against a made-up latency: the further from some point, the slower.
-std::vector<Record> search(const ScheduleSpace& space, const TuneOptions& options, int trials) {
+// A search against a made-up latency: the further from some point, the slower; every seventh fails.
+std::vector<Record> search(const ScheduleSpace& space, const TuneOptions& options, int batch = 1) {
   std::vector<Record> records;
-  for (int i = 0; i < trials; ++i) {
-    const auto proposal = propose(space, records, options);
-    if (!proposal) break;
-    double us = 10;
-    for (size_t f = 0; f < space.fields.size(); ++f) {
-      us += std::abs(proposal->schedule.values[f] - space.fields[f].choices.back());
-    }
-    records.push_back(record_of(space, *proposal, us));
-    if (i % 7 == 3) records.back().result.error = TrialError::kTimeout;
-  }
+  const Status status = search_space(
+      space, options, batch,
+      [&](std::span<const Candidate> candidates) -> StatusOr<std::vector<MeasureResult>> {
+        std::vector<MeasureResult> results;
+        for (const Candidate& candidate : candidates) {
+          MeasureResult& result = results.emplace_back();
+          result.latency_us = 10;
+          int sum = 0;
+          for (size_t f = 0; f < space.fields.size(); ++f) {
+            sum += candidate.schedule.values[f];
+            result.latency_us +=
+                std::abs(candidate.schedule.values[f] - space.fields[f].choices.back());
+          }
+          if (sum % 7 == 3) result.error = TrialError::kTimeout;
+        }
+        return results;
+      },
+      records);
+  EXPECT_TRUE(status.ok()) << status;
   return records;
 }
 
-TEST(Propose, BeginsWithTheDefaultAndRandomPoints) {
+TEST(Strategy, NamesAreKnownAndNearOnesSuggested) {
+  for (const std::string& name : strategy_names()) EXPECT_TRUE(internal::make_strategy(name).ok());
+  const auto unknown = internal::make_strategy("evolutoin");
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.status().message()),
+              ::testing::HasSubstr("did you mean \"evolution\"?"));
+}
+
+TEST(Strategy, EvolutionBeginsWithTheDefaultAndRandomPoints) {
   const ScheduleSpace space = a_space();
-  const TuneOptions options{.random_starts = 3, .random_share = 0};
-  const std::vector<Record> records = search(space, options, 12);
+  const std::vector<Record> records =
+      search(space, {.strategy = "evolution", .trials = 12, .random_starts = 3, .random_share = 0});
   ASSERT_EQ(records.size(), 12u);
   EXPECT_EQ(records[0].origin, "default");
   EXPECT_EQ(records[0].schedule, default_schedule(space));
@@ -56,52 +73,56 @@ TEST(Propose, BeginsWithTheDefaultAndRandomPoints) {
   }
 }
 
-TEST(Propose, IsAFunctionOfSeedWorkloadAndMeasurements) {
+class EveryStrategy : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Strategy, EveryStrategy, ::testing::ValuesIn(strategy_names()),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(EveryStrategy, IsAFunctionOfTheOptionsAndMeasurements) {
   const ScheduleSpace space = a_space();
-  const std::vector<Record> records = search(space, {}, 40);
-  std::vector<Record> prefix;
-  for (const Record& record : records) {
-    const auto again = propose(space, prefix, {});
-    ASSERT_TRUE(again.has_value());
-    EXPECT_EQ(again->schedule, record.schedule);
-    EXPECT_EQ(again->origin, record.origin);
-    prefix.push_back(record);
-    // What is no measurement does not count.
-    prefix.back().id = 1000 + static_cast<int64_t>(prefix.size());
-    prefix.back().time_s = 5;
-    prefix.back().result.message = "other words";
+  TuneOptions options{.strategy = GetParam(), .trials = 40};
+  const std::vector<Record> whole = search(space, options);
+  ASSERT_EQ(whole.size(), 40u);
+  // Goes on from any prefix as it went on before, with a strategy that remembers nothing.
+  for (const size_t cut : {1u, 5u, 17u, 39u}) {
+    internal::Experience experience;
+    internal::History history;
+    for (size_t i = 0; i < cut; ++i) {
+      history.add(whole[i]);
+      experience.add(space, internal::trial_of(whole[i]));
+    }
+    const auto strategy = *internal::make_strategy(GetParam());
+    const auto proposal = strategy->propose({space, history, {}, experience, options});
+    ASSERT_TRUE(proposal.has_value());
+    EXPECT_EQ(proposal->schedule, whole[cut].schedule) << cut;
+    EXPECT_EQ(proposal->origin, whole[cut].origin) << cut;
   }
-  const std::vector<Record> other = search(space, {.seed = 2}, 40);
-  EXPECT_NE(records[1].schedule, other[1].schedule);
+  options.seed = 2;
+  const bool same = search(space, options)[1].schedule == whole[1].schedule;
+  EXPECT_EQ(same, GetParam() == "grid");
 }
 
-TEST(Propose, NeverTwiceAndAlwaysLegal) {
+TEST_P(EveryStrategy, NeverTwiceAndAlwaysLegal) {
   const ScheduleSpace space = a_space();
+  const int trials = GetParam() == "gp" ? 60 : 300;
   std::set<Schedule> seen;
-  std::map<std::string, int> origins;
-  for (const Record& record : search(space, {.random_share = 0.2}, 400)) {
+  const TuneOptions options{.strategy = GetParam(), .trials = trials, .patience = 0};
+  for (const Record& record : search(space, options, 3)) {
     EXPECT_TRUE(seen.insert(record.schedule).second);
     EXPECT_TRUE(check_legal(space, record.schedule).ok());
-    ++origins[record.origin];
   }
-  EXPECT_GT(origins["random"], 40);
-  EXPECT_GT(origins["mutation"], 100);
-  EXPECT_GT(origins["crossover"], 20);
+  EXPECT_EQ(seen.size(), static_cast<size_t>(trials));
 }
 
-TEST(Propose, SearchesASmallSpaceToItsEnd) {
-  // The smallest space of any workload of a small network, and its legal points by plain counting.
+// A space of a few dozen points, and its legal points by plain counting.
+ScheduleSpace a_small_space() {
   ScheduleSpace space = a_space();
-  const auto points = [](const ScheduleSpace& s) {
-    double n = 1;
-    for (const Field& field : s.fields) n *= static_cast<double>(field.choices.size());
-    return n;
-  };
-  for (const TuningTask& task : tuning_tasks(space_elements(tiny_space()))) {
-    ScheduleSpace other = schedule_space(task.workload, simulated_target(), 1);
-    if (points(other) < points(space)) space = std::move(other);
+  for (size_t f = 2; f < space.fields.size(); ++f) {
+    space.fields[f].choices = {default_schedule(a_space()).values[f]};
   }
-  ASSERT_LT(points(space), 20000);
+  return space;
+}
+
+std::set<Schedule> legal_points(const ScheduleSpace& space) {
   std::set<Schedule> legal;
   std::vector<Schedule> partial = {Schedule{}};
   for (const Field& field : space.fields) {
@@ -117,12 +138,29 @@ TEST(Propose, SearchesASmallSpaceToItsEnd) {
   for (const Schedule& schedule : partial) {
     if (check_legal(space, schedule).ok()) legal.insert(schedule);
   }
+  return legal;
+}
+
+TEST_P(EveryStrategy, SearchesASmallSpaceToItsEnd) {
+  const ScheduleSpace space = a_small_space();
+  const std::set<Schedule> legal = legal_points(space);
+  ASSERT_GT(legal.size(), 5u);
+  ASSERT_LT(legal.size(), 100u);
   std::set<Schedule> proposed;
-  for (const Record& record : search(space, {}, 1 << 20)) proposed.insert(record.schedule);
+  const TuneOptions options{.strategy = GetParam(), .trials = 1 << 20, .patience = 0};
+  for (const Record& record : search(space, options)) proposed.insert(record.schedule);
   EXPECT_EQ(proposed, legal);
 }
 
-TEST(Propose, StartPointsFollowTheRule) {
+TEST(Strategy, GpStopsWhereNothingMoreIsExpected) {
+  const ScheduleSpace space = a_space();
+  const std::vector<Record> records =
+      search(space, {.strategy = "gp", .trials = 1000, .patience = 20});
+  EXPECT_GT(records.size(), 20u);
+  EXPECT_LT(records.size(), 300u);
+}
+
+TEST(Strategy, StartPointsFollowTheRule) {
   const std::vector<double> times = {20, 10, 40, 10.5};
   for (const double gamma : {0.0, 0.5, 5.0, 1000.0}) {
     constexpr int kDraws = 40000;

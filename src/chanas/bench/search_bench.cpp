@@ -1,0 +1,312 @@
+// How good the schedule search is: strategies compared on spaces whose best point is known, because
+// every point was measured once. "compare" replays the recording and needs no device; "measure"
+// makes it, continuing where it was interrupted.
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "chanas/base/file.h"
+#include "chanas/base/names.h"
+#include "chanas/base/stats.h"
+#include "chanas/bench/recording.h"
+#include "chanas/report/plot.h"
+
+namespace chanas {
+namespace {
+
+constexpr double kNear = 0.95;  // of the best: a search has arrived
+constexpr int kMarks[] = {20, 40, 60};
+
+// The workloads that are measured whole, and what a search may learn from besides.
+struct BenchSpace {
+  Unit unit;
+  std::string cut;
+  size_t group;
+  size_t points;
+};
+
+std::vector<BenchSpace> bench_spaces() {
+  const Unit early{.h_in = 28, .c_in = 40, .c_mid = 120, .c_out = 40, .kernel = 5},
+      middle{.h_in = 14, .c_in = 80, .c_mid = 240, .c_out = 112, .kernel = 3},
+      wide{.h_in = 14, .c_in = 112, .c_mid = 672, .c_out = 112, .kernel = 3},
+      late{.h_in = 7, .c_in = 160, .c_mid = 960, .c_out = 160, .kernel = 5};
+  return {{early, "unfused", 0, 400}, {wide, "unfused", 0, 400}, {middle, "unfused", 1, 400},
+          {late, "unfused", 1, 400},  {middle, "all", 0, 400},   {early, "all", 0, 250}};
+}
+
+StatusOr<Workload> workload_of(const BenchSpace& bench) {
+  for (const Cut& cut : unit_element(bench.unit).cuts) {
+    if (cut.name == bench.cut && bench.group < cut.groups.size()) {
+      return cut.groups[bench.group].workload;
+    }
+  }
+  return absl::NotFoundError(fmt::format("unit has no cut \"{}\"", bench.cut));
+}
+
+struct MeasureFlags {
+  std::string store = "bench/out/search.db", out = "src/chanas/bench/data/search.json.gz";
+  double seconds = 0;
+};
+
+Status measure(const MeasureFlags& flags) {
+  const auto start = std::chrono::steady_clock::now();
+  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(flags.store).parent_path()));
+  CHANAS_ASSIGN_OR_RETURN(const auto store, Store::open(flags.store));
+  CHANAS_ASSIGN_OR_RETURN(const auto runner, make_local_runner());
+  const MeasurePlan plan{.threads = 1, .samples = 31, .cold_bytes = 16 << 20};
+  const RecordKey key = record_key(runner->target(), plan);
+  CHANAS_RETURN_IF_ERROR(store->put_device(runner->target()));
+  int left = 0, done = 0;
+  for (const BenchSpace& bench : bench_spaces()) {
+    CHANAS_ASSIGN_OR_RETURN(const Workload workload, workload_of(bench));
+    CHANAS_RETURN_IF_ERROR(store->put_workload(workload));
+    const ScheduleSpace space =
+        cut_down(schedule_space(workload, runner->target(), plan.threads), bench.points);
+    CHANAS_ASSIGN_OR_RETURN(std::vector<Record> records,
+                            store->records(workload.fingerprint(), key));
+    const size_t points = legal_points(space).size(), before = records.size();
+    const Status status = search_space(
+        space, {.strategy = "grid", .trials = 1 << 30}, 8 * runner->batch_size(),
+        [&](std::span<const Candidate> candidates) -> StatusOr<std::vector<MeasureResult>> {
+          const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+          if (flags.seconds > 0 && elapsed.count() > flags.seconds) {
+            return absl::DeadlineExceededError("time is up");
+          }
+          CHANAS_ASSIGN_OR_RETURN(const auto results, runner->measure(candidates, plan));
+          std::vector<Record> added;
+          for (size_t i = 0; i < results.size(); ++i) {
+            added.push_back({.workload = workload.fingerprint(),
+                             .key = key,
+                             .schedule = candidates[i].schedule,
+                             .origin = "grid",
+                             .result = results[i]});
+          }
+          CHANAS_RETURN_IF_ERROR(store->add_records(added));
+          return results;
+        },
+        records);
+    if (!status.ok() && status.code() != absl::StatusCode::kDeadlineExceeded) return status;
+    done += static_cast<int>(records.size() - before);
+    left += static_cast<int>(points - records.size());
+    fmt::print("{}: {} of {} points\n", workload.describe(), records.size(), points);
+  }
+  fmt::print("{} points measured, {} left\n", done, left);
+  if (left > 0) return absl::OkStatus();
+  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(flags.out).parent_path()));
+  return write_recording(flags.out, *store, key);
+}
+
+// Best latency after each trial; the last one goes on for searches that stop early.
+std::vector<double> best_so_far(const std::vector<Record>& records, int trials) {
+  std::vector<double> best;
+  for (int i = 0; i < trials; ++i) {
+    const auto at = static_cast<size_t>(i);
+    double us = best.empty() ? std::numeric_limits<double>::infinity() : best.back();
+    if (at < records.size() && records[at].result.ok()) {
+      us = std::min(us, records[at].result.latency_us);
+    }
+    best.push_back(us);
+  }
+  return best;
+}
+
+struct CompareFlags {
+  std::string data = "src/chanas/bench/data/search.json.gz", out = "bench/out";
+  int repetitions = 20, trials = 60;
+  bool check = false;
+};
+
+// One strategy on one space: share of the best after each trial, per repetition.
+struct Curves {
+  std::string name;
+  std::vector<std::vector<double>> shares;
+
+  std::vector<double> at(int trial) const {
+    std::vector<double> values;
+    for (const auto& curve : shares) values.push_back(curve[static_cast<size_t>(trial - 1)]);
+    return values;
+  }
+  // Median number of trials to kNear of the best; one more than all for those that never arrive.
+  double arrival() const {
+    std::vector<double> trials;
+    for (const auto& curve : shares) {
+      const auto first = std::ranges::find_if(curve, [](double s) { return s >= kNear; });
+      trials.push_back(static_cast<double>(first - curve.begin()) + 1);
+    }
+    return median(trials);
+  }
+};
+
+StatusOr<Curves> run_strategy(const std::vector<Lesson>& recording, const Lesson& lesson,
+                              const std::string& name, const CompareFlags& flags, double best_us) {
+  TuneOptions options;
+  options.trials = flags.trials;
+  options.strategy = name == "transfer" ? "gp" : name;
+  if (name == "transfer") {
+    for (const Lesson& other : recording) {
+      if (&other != &lesson) options.lessons.push_back(other);
+    }
+  }
+  Curves curves{name, {}};
+  for (int repetition = 0; repetition < flags.repetitions; ++repetition) {
+    options.seed = static_cast<uint64_t>(repetition + 1);
+    std::vector<Record> records;
+    CHANAS_RETURN_IF_ERROR(search_space(
+        lesson.space, options, 2,
+        [&](std::span<const Candidate> candidates) -> StatusOr<std::vector<MeasureResult>> {
+          return replay(lesson, candidates);
+        },
+        records));
+    std::vector<double> shares;
+    for (const double us : best_so_far(records, flags.trials)) shares.push_back(best_us / us);
+    curves.shares.push_back(std::move(shares));
+  }
+  return curves;
+}
+
+Status draw(const std::string& path, const std::string& title, const std::vector<Curves>& all) {
+  static constexpr std::string_view kColours[] = {svg::kBlue, svg::kGreen, svg::kOrange,
+                                                  svg::kGrey};
+  Plot plot(title, "trials", "slower than the best, %");
+  for (size_t i = 0; i < all.size(); ++i) {
+    Series series{Series::kLine, all[i].name, kColours[i % std::size(kColours)], 2, {}};
+    for (int t = 1; t <= static_cast<int>(all[i].shares[0].size()); ++t) {
+      series.points.push_back({static_cast<double>(t), 100 * (1 / median(all[i].at(t)) - 1)});
+    }
+    plot.add(std::move(series));
+  }
+  plot.add({Series::kLine,
+            "95 % of the best",
+            svg::kRed,
+            1,
+            {{1, 100 * (1 / kNear - 1)},
+             {static_cast<double>(all[0].shares[0].size()), 100 * (1 / kNear - 1)}},
+            true});
+  std::string text = plot.figure("");
+  const size_t begin = text.find("<svg"), end = text.rfind("</svg>");
+  CHANAS_CHECK(begin != std::string::npos && end != std::string::npos);
+  text = text.substr(begin, end + 6 - begin);
+  if (text.find("xmlns=") == std::string::npos) {
+    text.insert(4, " xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\"");
+  }
+  return write_file_atomic(path, text);
+}
+
+// What a search has to reach on every space: arrival within 60 trials, within 20 after learning
+// from other shapes, and ahead of searches without a model at every mark.
+Status check(const std::string& space, const std::vector<Curves>& all, int trials) {
+  const auto& [gp, transfer, evolution, random] = std::tie(all[0], all[1], all[2], all[3]);
+  std::vector<std::string> broken;
+  if (gp.arrival() > 60) broken.push_back(fmt::format("gp arrives after {}", gp.arrival()));
+  if (transfer.arrival() > 20) {
+    broken.push_back(fmt::format("transfer arrives after {}", transfer.arrival()));
+  }
+  for (const int mark : kMarks) {
+    if (mark > trials) continue;
+    for (const Curves* other : {&evolution, &random}) {
+      if (mean(gp.at(mark)) >= mean(other->at(mark))) continue;
+      broken.push_back(fmt::format("gp is behind {} at {}: {:.3f} < {:.3f}", other->name, mark,
+                                   mean(gp.at(mark)), mean(other->at(mark))));
+    }
+  }
+  if (broken.empty()) return absl::OkStatus();
+  return absl::InternalError(fmt::format("{}: {}", space, join(broken, "; ")));
+}
+
+Status compare(const CompareFlags& flags) {
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> recording, read_recording(flags.data));
+  CHANAS_RETURN_IF_ERROR(make_folder(flags.out));
+  const std::vector<std::string> names = {"gp", "transfer", "evolution", "random"};
+  Json document = Json::array();
+  size_t index = 0;
+  Status verdict = absl::OkStatus();
+  for (const BenchSpace& bench : bench_spaces()) {
+    CHANAS_ASSIGN_OR_RETURN(const Workload workload, workload_of(bench));
+    if (bench.points < 300) continue;  // only learnt from
+    const auto lesson = std::ranges::find_if(recording, [&](const Lesson& l) {
+      return l.space.workload.fingerprint() == workload.fingerprint();
+    });
+    if (lesson == recording.end() || !is_exhaustive(*lesson)) {
+      return absl::FailedPreconditionError(
+          fmt::format("{} holds no exhaustive measurement of {}; measure again", flags.data,
+                      workload.describe()));
+    }
+    double best_us = std::numeric_limits<double>::infinity();
+    int failed = 0, near = 0;
+    for (const Record& r : lesson->records) {
+      failed += !r.result.ok();
+      if (r.result.ok()) best_us = std::min(best_us, r.result.latency_us);
+    }
+    for (const Record& r : lesson->records) {
+      near += r.result.ok() && best_us / r.result.latency_us >= kNear;
+    }
+    const double default_share = best_us / lesson->records[0].result.latency_us;
+    fmt::print("{}: {} points, {} failed, {} within 5 %, best {:.2f} us, default {:.3f}\n",
+               workload.describe(), lesson->records.size(), failed, near, best_us, default_share);
+    std::vector<Curves> all;
+    for (const std::string& name : names) {
+      CHANAS_ASSIGN_OR_RETURN(Curves curves,
+                              run_strategy(recording, *lesson, name, flags, best_us));
+      Json medians, means;
+      std::string line;
+      for (const int mark : kMarks) {
+        if (mark > flags.trials) continue;
+        const std::vector<double> at = curves.at(mark);
+        medians[std::to_string(mark)] = median(at);
+        means[std::to_string(mark)] = mean(at);
+        line += fmt::format("  {}: {:.3f}/{:.3f}", mark, median(at), mean(at));
+      }
+      fmt::print("  {:<10} 95 % after {:4.1f} trials; share of the best, median/mean{}\n", name,
+                 curves.arrival(), line);
+      document.push_back({{"space", workload.describe()},
+                          {"points", lesson->records.size()},
+                          {"best_us", best_us},
+                          {"strategy", name},
+                          {"repetitions", flags.repetitions},
+                          {"trials_to_95", curves.arrival()},
+                          {"median_share", medians},
+                          {"mean_share", means}});
+      all.push_back(std::move(curves));
+    }
+    if (verdict.ok()) verdict = check(workload.describe(), all, flags.trials);
+    CHANAS_RETURN_IF_ERROR(draw(join_path(flags.out, fmt::format("search_{}.svg", ++index)),
+                                workload.describe(), all));
+  }
+  CHANAS_RETURN_IF_ERROR(write_json(join_path(flags.out, "search.json"), document));
+  return flags.check ? verdict : absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace chanas
+
+int main(int argc, char** argv) {
+  using namespace chanas;
+  CLI::App app("Compares schedule searches on exhaustively measured spaces.");
+  app.require_subcommand(1);
+  MeasureFlags measuring;
+  CLI::App* sub = app.add_subcommand("measure", "measure every point of the spaces, resumable");
+  sub->add_option("--store", measuring.store)->capture_default_str();
+  sub->add_option("--out", measuring.out, "written when nothing is left")->capture_default_str();
+  sub->add_option("--seconds", measuring.seconds, "stop after; 0: never")->capture_default_str();
+  CompareFlags comparing;
+  app.add_subcommand("compare", "replay the recorded measurements with every strategy");
+  sub = app.get_subcommand("compare");
+  sub->add_option("--data", comparing.data)->capture_default_str();
+  sub->add_option("--out", comparing.out, "folder")->capture_default_str();
+  sub->add_option("--repetitions", comparing.repetitions)->check(CLI::Range(1, 1000));
+  sub->add_option("--trials", comparing.trials)->check(CLI::Range(1, 1000));
+  sub->add_flag("--check", comparing.check, "fail where a bar is missed");
+  CLI11_PARSE(app, argc, argv);
+  const Status status = app.got_subcommand("measure") ? measure(measuring) : compare(comparing);
+  if (!status.ok()) fmt::print(stderr, "error: {}\n", message(status));
+  constexpr int kSkipped = 77;  // for tests: the recording is of other schedules
+  if (status.code() == absl::StatusCode::kFailedPrecondition) return kSkipped;
+  return exit_code(status);
+}

@@ -1,0 +1,53 @@
+#pragma once
+// Does the supernet rank networks as training them from scratch would? (Truth of the search.)
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "chanas/arch/space.h"
+#include "chanas/base/json.h"
+#include "chanas/pipeline/pipeline.h"
+
+namespace chanas {
+
+struct RankSample {
+  double truth = 0;     // test accuracy of the network trained from scratch
+  double supernet = 0;  // accuracy with the supernet's weights, BN recalibrated
+  double macs = 0, params = 0;
+};
+
+struct RankAgreement {
+  struct Tau {
+    double value = 0, low = 0, high = 0;  // Kendall tau-b, 95 % interval by bootstrap
+  };
+  struct Band {
+    std::string name;  // "all", "8.1-11.9M multiply-adds"
+    int networks = 0;
+    Tau supernet, macs, params;  // each against the truth
+  };
+  std::vector<Band> bands;  // the first one is all of them, the others thirds by multiply-adds
+  double spearman = 0;
+  double mean_difference = 0;  // truth - supernet
+};
+
+// Deterministic. Needs at least 6 samples.
+RankAgreement rank_agreement(std::span<const RankSample> samples, uint64_t seed);
+Json to_json(const RankAgreement& agreement);
+
+// `count` different networks of the space at evenly spaced multiply-adds, ascending. Fewer when the
+// space has fewer.
+std::vector<Arch> stratified_networks(const ArchSpace& space, int count, uint64_t seed);
+
+struct RankCheckOptions {
+  PipelineOptions run;  // its training stage must be finished
+  int networks = 30;
+  double epochs = 0;  // from scratch; 0: as the supernet
+};
+
+// Trains each network from scratch by the run's recipe, in "<run dir>/rank-check", and compares.
+// Every finished network is kept: the same call goes on after an interruption. Writes
+// "rank_check.json" in the run directory and returns it. kFailedPrecondition: not trained yet.
+StatusOr<Json> rank_check(const RankCheckOptions& options);
+
+}  // namespace chanas

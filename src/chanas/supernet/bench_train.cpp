@@ -1,0 +1,291 @@
+// Speed and memory of training steps: ours against the same network in plain LibTorch, on the same
+// weights, images and networks, interleaved. `make bench-train`.
+//
+//   bench-train OUT.json [ROUNDS]      everything; exit code 1 when the losses do not agree
+//   bench-train --only CASE VARIANT [STEPS]   a few steps; for memory and profiles
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <torch/csrc/autograd/grad_mode.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "chanas/base/child_process.h"
+#include "chanas/base/file.h"
+#include "chanas/base/rng.h"
+#include "chanas/base/stats.h"
+#include "chanas/supernet/plain.h"
+#include "chanas/supernet/supernet.h"
+#include "chanas/supernet/trainer.h"
+
+namespace chanas {
+namespace {
+
+constexpr int kThreads = 2, kBatch = 64, kWarmUp = 2;
+constexpr double kRate = 0.02, kMomentum = 0.9, kDecay = 1e-4, kSmoothing = 0.1;
+const std::vector<std::string> kCases = {"max_step", "sandwich_step"};
+const std::vector<std::string> kVariants = {"chanas", "libtorch_nhwc", "libtorch_default"};
+
+ArchSpace bench_space() {
+  StatusOr<ArchSpace> space = parse_space(R"(
+    classes = 10
+    resolutions = [32]
+    widths = [1.0]
+    kernels = [3, 5, 7]
+    expands = [3, 4, 6]
+    depths = [2, 3, 4]
+    stem = { channels = 16, stride = 2, act = "hswish" }
+    blocks = [
+      { channels = 24, act = "relu" },
+      { channels = 40, stride = 2, se = true, act = "relu" },
+      { channels = 80, stride = 2, act = "hswish" },
+      { channels = 112, se = true, act = "hswish" },
+      { channels = 160, stride = 2, se = true, act = "hswish" },
+    ]
+    head = { channels = 960, act = "hswish", dropout = 0.0 }
+  )",
+                                          "bench");
+  CHANAS_CHECK(space.ok()) << space.status();
+  return *space;
+}
+
+Batch bench_batch(const ArchSpace& space) {
+  Batch batch{kBatch, space.resolutions[0], {}, {}};
+  Rng rng(1);
+  batch.images.resize(static_cast<size_t>(kBatch * batch.resolution * batch.resolution * 3));
+  for (float& v : batch.images) v = static_cast<float>(rng.normal());
+  for (int i = 0; i < kBatch; ++i) {
+    batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(space.classes))));
+  }
+  return batch;
+}
+
+std::vector<Arch> archs_of(const ArchSpace& space, const std::string& bench_case, int step) {
+  std::vector<Arch> archs = {largest(space)};
+  if (bench_case == "max_step") return archs;
+  Rng rng(7, "bench archs", static_cast<uint64_t>(step));
+  for (int i = 0; i < 2; ++i) archs.push_back(sample(space, archs[0].cell, rng));
+  archs.push_back(smallest(space));
+  return archs;
+}
+
+// One variant with its weights; step() trains and returns the loss on the labels.
+class Variant {
+ public:
+  virtual ~Variant() = default;
+  virtual double step(const std::vector<Arch>& archs) = 0;
+};
+
+class Ours : public Variant {
+ public:
+  explicit Ours(const ArchSpace& space)
+      : supernet_(space, 1, true),
+        velocity_(supernet_.values().size()),
+        batch_(bench_batch(space)) {}
+  double step(const std::vector<Arch>& archs) override {
+    LossOptions options;
+    options.label_smoothing = kSmoothing;
+    std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
+    const double loss = supernet_.accumulate(archs, batch_, nullptr, options).loss;
+    sgd_step(supernet_.parameters(), supernet_.gradients(), 1, kRate, kMomentum, kDecay, velocity_,
+             supernet_.values());
+    return loss;
+  }
+
+ private:
+  Supernet supernet_;
+  std::vector<float> velocity_;
+  Batch batch_;
+};
+
+class Plain : public Variant {
+ public:
+  Plain(const ArchSpace& space, bool channels_last) : space_(space) {
+    {
+      const Supernet supernet(space, 1, true);
+      weights_ = plain_weights(supernet);
+      for (const Supernet::Parameter& p : supernet.parameters()) {
+        leaves_.push_back(weights_.at(p.name));
+        velocity_.push_back(at::zeros(p.shape));
+        if (p.decays) decaying_.push_back(leaves_.size() - 1);
+      }
+    }
+    const Batch batch = bench_batch(space);
+    images_ = plain_images(batch, channels_last);
+    labels_ = at::empty({batch.n}, at::kLong);
+    std::copy(batch.labels.begin(), batch.labels.end(), labels_.mutable_data_ptr<int64_t>());
+  }
+
+  double step(const std::vector<Arch>& archs) override {
+    for (const at::Tensor& leaf : leaves_) {
+      if (leaf.grad().defined()) leaf.mutable_grad().zero_();
+    }
+    double first = 0;
+    at::Tensor teacher;
+    for (const Arch& arch : archs) {
+      const at::Tensor logits = plain_logits(space_, weights_, arch, images_);
+      const at::Tensor loss =
+          teacher.defined()
+              ? at::cross_entropy_loss(logits, teacher)
+              : at::cross_entropy_loss(logits, labels_, {}, at::Reduction::Mean, -100, kSmoothing);
+      if (!teacher.defined()) {
+        first = loss.item<double>();
+        teacher = at::softmax(logits.detach(), 1);
+      }
+      loss.backward();
+    }
+    update();
+    return first;
+  }
+
+ private:
+  // SGD with Nesterov momentum, as torch.optim.SGD with foreach.
+  void update() {
+    const at::NoGradGuard no_gradients;
+    std::vector<at::Tensor> gradients;
+    for (at::Tensor& leaf : leaves_) {
+      if (!leaf.grad().defined()) leaf.mutable_grad() = at::zeros_like(leaf);
+      gradients.push_back(leaf.grad());
+    }
+    std::vector<at::Tensor> decayed, weights;
+    for (const size_t i : decaying_) {
+      decayed.push_back(gradients[i]);
+      weights.push_back(leaves_[i]);
+    }
+    at::_foreach_add_(decayed, weights, kDecay);
+    at::_foreach_mul_(velocity_, kMomentum);
+    at::_foreach_add_(velocity_, gradients, 1);
+    at::_foreach_add_(gradients, velocity_, kMomentum);
+    at::_foreach_add_(leaves_, gradients, -kRate);
+  }
+
+  const ArchSpace& space_;
+  PlainWeights weights_;
+  std::vector<at::Tensor> leaves_, velocity_;
+  std::vector<size_t> decaying_;
+  at::Tensor images_, labels_;
+};
+
+std::unique_ptr<Variant> make_variant(const ArchSpace& space, const std::string& name) {
+  if (name == "chanas") return std::make_unique<Ours>(space);
+  return std::make_unique<Plain>(space, name == "libtorch_nhwc");
+}
+
+// Peak resident memory in MB and losses of a few steps in a process of their own.
+struct Alone {
+  double peak_rss_mb = 0;
+  std::vector<double> losses;
+};
+
+Json run_only(const std::string& bench_case, const std::string& name, int steps) {
+  const ArchSpace space = bench_space();
+  const std::unique_ptr<Variant> variant = make_variant(space, name);
+  Json losses = Json::array();
+  for (int i = 0; i < steps; ++i) losses.push_back(variant->step(archs_of(space, bench_case, i)));
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return {{"losses", losses}, {"peak_rss_mb", static_cast<double>(usage.ru_maxrss) / 1024}};
+}
+
+StatusOr<Alone> run_alone(const std::string& bench_case, const std::string& name) {
+  CHANAS_ASSIGN_OR_RETURN(
+      ChildProcess child,
+      ChildProcess::start({"/proc/self/exe", "--only", bench_case, name, "3"}, {}));
+  CHANAS_ASSIGN_OR_RETURN(std::string line, child.read_line(300));
+  const Json json = Json::parse(line);
+  return Alone{json["peak_rss_mb"].get<double>(), json["losses"].get<std::vector<double>>()};
+}
+
+struct Row {
+  std::vector<double> seconds;
+  Alone alone;
+};
+
+Status run_case(const std::string& bench_case, int rounds, Json& out) {
+  std::map<std::string, Row> rows;
+  for (const std::string& name : kVariants) {
+    CHANAS_ASSIGN_OR_RETURN(rows[name].alone, run_alone(bench_case, name));
+    // The same weights, images and networks give the same losses, or the comparison means nothing.
+    const std::vector<double>&ours = rows["chanas"].alone.losses, &other = rows[name].alone.losses;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      if (std::abs(ours[i] - other[i]) <= 1e-3 * std::abs(ours[i])) continue;
+      return absl::InternalError(fmt::format("{}: loss of step {} is {} here and {} in {}",
+                                             bench_case, i, ours[i], other[i], name));
+    }
+  }
+  const ArchSpace space = bench_space();
+  std::map<std::string, std::unique_ptr<Variant>> variants;
+  for (const std::string& name : kVariants) variants[name] = make_variant(space, name);
+  for (int round = -kWarmUp; round < rounds; ++round) {
+    for (const std::string& name : kVariants) {
+      const std::vector<Arch> archs = archs_of(space, bench_case, round + kWarmUp);
+      const auto start = std::chrono::steady_clock::now();
+      variants[name]->step(archs);
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      if (round >= 0) rows[name].seconds.push_back(took.count());
+    }
+  }
+  const std::vector<double>& ours = rows["chanas"].seconds;
+  for (const std::string& name : kVariants) {
+    const Row& row = rows[name];
+    std::vector<double> ratios;
+    for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(row.seconds[i] / ours[i]);
+    const double seconds = median(row.seconds);
+    fmt::print(
+        "{:14} {:17} {:7.1f} images/s  {:6.0f} ms ({:.0f} to {:.0f})  {:5.0f} MB  ours is "
+        "{:.2f}x ({:.2f} to {:.2f})\n",
+        bench_case, name, kBatch / seconds, 1000 * seconds, 1000 * percentile(row.seconds, 0),
+        1000 * percentile(row.seconds, 1), row.alone.peak_rss_mb, median(ratios),
+        percentile(ratios, 0), percentile(ratios, 1));
+    out.push_back({{"case", bench_case},
+                   {"variant", name},
+                   {"images_per_s", kBatch / seconds},
+                   {"peak_rss_mb", row.alone.peak_rss_mb},
+                   {"step_ms", 1000 * seconds},
+                   {"step_ms_p10", 1000 * percentile(row.seconds, 0.1)},
+                   {"step_ms_p90", 1000 * percentile(row.seconds, 0.9)},
+                   {"rounds", rounds},
+                   {"speedup", median(ratios)}});
+  }
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+Status run_all(const std::string& path, int rounds) {
+  CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(path).parent_path().string()));
+  const Network network = to_network(bench_space(), largest(bench_space()));
+  fmt::print("largest net {:.1f}M MACs, {:.2f}M parameters; batch {}, {} threads, {} rounds\n",
+             static_cast<double>(macs(network)) / 1e6, static_cast<double>(params(network)) / 1e6,
+             kBatch, kThreads, rounds);
+  Json out = Json::array();
+  for (const std::string& bench_case : kCases) {
+    CHANAS_RETURN_IF_ERROR(run_case(bench_case, rounds, out));
+  }
+  return write_file_atomic(path, out.dump(2) + "\n");
+}
+
+}  // namespace
+}  // namespace chanas
+
+int main(int argc, char** argv) {
+  using namespace chanas;
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  set_threads(kThreads);
+  if (args.size() >= 3 && args[0] == "--only") {
+    fmt::print("{}\n", run_only(args[1], args[2], args.size() > 3 ? std::stoi(args[3]) : 3).dump());
+    return 0;
+  }
+  if (args.empty()) {
+    fmt::print(stderr, "usage: bench-train OUT.json [ROUNDS] | --only CASE VARIANT [STEPS]\n");
+    return 2;
+  }
+  const Status status = run_all(args[0], args.size() > 1 ? std::stoi(args[1]) : 9);
+  if (!status.ok()) fmt::print(stderr, "bench-train: {}\n", message(status));
+  return exit_code(status);
+}
