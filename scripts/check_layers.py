@@ -24,6 +24,7 @@ OWNERS = {
     "torch": {"supernet"},
     "ATen": {"supernet"},
     "c10": {"supernet"},
+    "mpi.h": {"supernet"},
     "turbojpeg": {"data"},
     "png.h": {"data"},
     "archive": {"data"},

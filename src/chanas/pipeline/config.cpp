@@ -71,6 +71,12 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
       {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images,
        200, 1e7},
+      {"train", "device", "auto (a GPU where there is one), cpu, cuda", &c.train_device},
+      {"train", "precision", "float32, or bfloat16 (mixed precision, on GPUs)", &c.precision},
+      {"train", "launcher", "command that starts all ranks, as \"mpirun -n 4\"; empty: one process",
+       &c.launcher},
+      {"train", "max_restarts", "times that lost ranks are started again", &c.max_restarts, 0,
+       1000},
       {"narrow", "rule", "paper, tinynas or acc", &c.rule},
       {"narrow", "delta", "networks sampled per sub-space", &c.delta, 10, 1000000},
       {"narrow", "probes", "networks per sub-space whose accuracy is taken (rule acc)", &c.probes,
@@ -243,6 +249,8 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("train.sampling", c.sampling, {"uniform", "macs"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.distillation", c.distillation, {"soft", "alpha"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.device", c.train_device, {"auto", "cpu", "cuda"}));
+  CHANAS_RETURN_IF_ERROR(one_of("train.precision", c.precision, {"float32", "bfloat16"}));
   CHANAS_RETURN_IF_ERROR(one_of("tune.strategy", c.tune_strategy, strategy_names()));
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
   if (c.rule == "acc" && c.probes == 0) {

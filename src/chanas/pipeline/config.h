@@ -44,8 +44,12 @@ struct RunConfig {
   bool kernel_transform = true;
   std::string loss = "plain";  // one of loss_names()
   double gap_lambda = 0.45;
-  std::string augment = "light";  // "none", "light", "crop"
-  int64_t builtin_images = 6000;  // of the built-in generator
+  std::string augment = "light";      // "none", "light", "crop"
+  int64_t builtin_images = 6000;      // of the built-in generator
+  std::string train_device = "auto";  // "auto", "cpu", "cuda"
+  std::string precision = "float32";  // or "bfloat16"
+  std::string launcher;               // of all ranks; empty: one process
+  int max_restarts = 3;               // of lost ranks
 
   // [narrow]
   std::string rule = "tinynas";  // "paper", "tinynas", "acc"

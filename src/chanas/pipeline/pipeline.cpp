@@ -46,6 +46,12 @@ bool matches(const ConfigKey& key, const std::string& pattern) {
   return pattern == key.section + ".*" || pattern == key.section + "." + key.name;
 }
 
+// Keys that say where a stage works, not what comes out.
+bool decides_nothing(const ConfigKey& key) {
+  return key.section == "train" &&
+         (key.name == "device" || key.name == "launcher" || key.name == "max_restarts");
+}
+
 // Of everything a stage depends on: the values of its keys and what the stages before it found.
 // The first one names files (space, images) by what they hold now.
 StatusOr<std::string> stage_inputs(const PipelineStage& stage, const RunConfig& config,
@@ -57,7 +63,7 @@ StatusOr<std::string> stage_inputs(const PipelineStage& stage, const RunConfig& 
   }
   for (const ConfigKey& key : config_keys(config)) {
     for (const std::string& pattern : stage.keys) {
-      if (matches(key, pattern))
+      if (matches(key, pattern) && !decides_nothing(key))
         text += fmt::format("\n{}.{}={}", key.section, key.name, key.value);
     }
   }

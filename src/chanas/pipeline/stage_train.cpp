@@ -59,6 +59,10 @@ TrainConfig StageContext::training() const {
   train.gap_lambda = config.gap_lambda;
   train.augment = config.augment;
   train.seed = config.seed;
+  train.device = config.train_device;
+  train.precision = config.precision;
+  train.launcher = config.launcher;
+  train.max_restarts = config.max_restarts;
   return train;
 }
 

@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/child_process.h"
@@ -26,13 +30,17 @@ Status died(const ChildExit& exit) {
       killed ? " (out of memory?)" : ""));
 }
 
-// Runs `chanas-nn <job> <file>` and returns its result event. Other events go to on_event.
-StatusOr<Json> run_job(const std::string& job, const Json& description, const std::string& program,
-                       const std::function<void(const Json&)>& on_event) {
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream stream(text);
+  return {std::istream_iterator<std::string>(stream), {}};
+}
+
+// Runs `<launcher> chanas-nn <job> <path>` and returns its result event. Other events go to
+// on_event.
+StatusOr<Json> run_program(const std::string& job, const std::string& path,
+                           const std::string& program, const std::string& launcher,
+                           const std::function<void(const Json&)>& on_event) {
   CHANAS_RETURN_IF_ERROR(check_cancelled());
-  const TemporaryFolder folder("chanas-nn");
-  const std::string path = join_path(folder.path(), "job.json");
-  CHANAS_RETURN_IF_ERROR(write_json(path, description));
   const std::string executable =
       program.empty() ? join_path(executable_folder(), "chanas-nn") : program;
   if (!file_exists(executable)) {
@@ -40,7 +48,10 @@ StatusOr<Json> run_job(const std::string& job, const Json& description, const st
         "{} is missing: this build has no training; build with LibTorch (preset release)",
         executable));
   }
-  CHANAS_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::start({executable, job, path}));
+  std::vector<std::string> command = words_of(launcher);
+  if (!command.empty()) command.insert(command.begin(), "/usr/bin/env");  // it looks in PATH
+  command.insert(command.end(), {executable, job, path});
+  CHANAS_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::start(command));
   child.close_input();
   for (;;) {
     StatusOr<std::string> line = child.read_line(-1);
@@ -80,6 +91,14 @@ StatusOr<Json> run_job(const std::string& job, const Json& description, const st
   }
 }
 
+StatusOr<Json> run_job(const std::string& job, const Json& description, const std::string& program,
+                       const std::function<void(const Json&)>& on_event) {
+  const TemporaryFolder folder("chanas-nn");
+  const std::string path = join_path(folder.path(), "job.json");
+  CHANAS_RETURN_IF_ERROR(write_json(path, description));
+  return run_program(job, path, program, "", on_event);
+}
+
 template <typename T>
 StatusOr<T> parse_result(const Json& json) {
   T result;
@@ -94,14 +113,33 @@ StatusOr<TrainResult> run_training(Json job, const TrainConfig& config, const Su
   job["train"] = to_json(config);
   job["folder"] = files.folder;
   Status bad_event;
-  CHANAS_ASSIGN_OR_RETURN(Json result, run_job("train", job, files.program, [&](Json event) {
-                            event.erase("event");
-                            TrainProgress progress;
-                            bad_event.Update(from_json(event, progress));
-                            if (on_progress) on_progress(progress);
-                          }));
+  const auto on_event = [&](Json event) {
+    event.erase("event");
+    TrainProgress progress;
+    bad_event.Update(from_json(event, progress));
+    if (on_progress) on_progress(progress);
+  };
+  const bool alone = config.launcher.empty();
+  const std::string path = join_path(files.folder, "job.json");
+  if (!alone) {
+    // Where the ranks of other machines see it.
+    CHANAS_RETURN_IF_ERROR(make_folder(files.folder));
+    CHANAS_RETURN_IF_ERROR(write_json(path, job));
+  }
+  StatusOr<Json> result;
+  for (int attempt = 0;; ++attempt) {
+    result = alone ? run_job("train", job, files.program, on_event)
+                   : run_program("train", path, files.program, config.launcher, on_event);
+    const bool lost = absl::IsAborted(result.status()) || absl::IsUnavailable(result.status());
+    if (alone || !lost || cancelled() || attempt == config.max_restarts) break;
+    log_warning_line(fmt::format("{}; starting all ranks again, {} of {}", message(result.status()),
+                                 attempt + 1, config.max_restarts));
+    // Killed ranks let go of the folder.
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  CHANAS_RETURN_IF_ERROR(result.status());
   CHANAS_RETURN_IF_ERROR(bad_event);
-  return parse_result<TrainResult>(result);
+  return parse_result<TrainResult>(*result);
 }
 
 }  // namespace

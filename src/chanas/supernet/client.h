@@ -83,6 +83,15 @@ struct TrainConfig {
   uint64_t seed = 1;
   int threads = 0;  // 0: all cores. Resuming with another number is allowed, but not bit-exact.
   double checkpoint_every_s = 30;
+  // Several processes: the words of a command that starts chanas-nn on all ranks, such as
+  // "mpirun -n 4" or "torchrun --no-python --nproc-per-node 8"; empty: one process. `batch_size` is
+  // that of all ranks together; files.folder is on a disk that all of them see. When a rank is
+  // lost, all are started again from the last checkpoint, at most max_restarts times.
+  std::string launcher;
+  int max_restarts = 3;
+  std::string device = "auto";        // auto (a GPU where there is one), cpu, cuda
+  std::string precision = "float32";  // or bfloat16 (mixed precision, on GPUs)
+  std::string collective = "auto";    // sums over the ranks: auto, single, mpi, nccl
 };
 
 // All values of TrainConfig::loss.
@@ -97,7 +106,7 @@ struct TrainProgress {
   double loss = 0;  // on labels, of the largest (progressive: a random) net; mean of the last steps
   double gap = 0;   // losses with a gap: mean of (loss on gap part - loss) over the last steps
   double negative_gap_share = 0;  // of them
-  double input_wait = 0;  // share of the time that steps waited for their images
+  double input_wait = 0;          // share of the time that steps waited for their images
   double learning_rate = 0;
   // On ranking images, BN recalibrated; -1: not taken here. The random net is the same all along.
   double accuracy_largest = -1, accuracy_smallest = -1, accuracy_random = -1;

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "chanas/supernet/collective.h"
+#include "chanas/supernet/functions_generic.h"
 #include "chanas/supernet/kernels.h"
 
 namespace chanas {
@@ -12,6 +14,12 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
+
+thread_local bool t_generic = false;
+
+bool has_kernels(const Tensor& x) {
+  return !t_generic && x.is_cpu() && x.scalar_type() == at::kFloat;
+}
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
@@ -47,6 +55,34 @@ class Depthwise : public torch::autograd::Function<Depthwise> {
   }
 };
 
+// Statistics of this rank's rows become those of all ranks' rows.
+void over_ranks(Collective& ranks, int64_t rows, const Tensor& mean, const Tensor& variance) {
+  const int64_t c = mean.size(0);
+  // In double, the sum of squares loses nothing that matters to the variance.
+  Tensor sums = at::empty({2 * c + 1}, at::kDouble);
+  const Tensor m = mean.to(at::kDouble);
+  sums.narrow(0, 0, c).copy_(m * rows);
+  sums.narrow(0, c, c).copy_((variance.to(at::kDouble) + m * m) * rows);
+  sums[2 * c] = rows;
+  ranks.sum(std::span(sums.mutable_data_ptr<double>(), static_cast<size_t>(2 * c + 1)));
+  sums /= sums[2 * c].item<double>();
+  const Tensor whole = sums.narrow(0, 0, c);
+  mean.copy_(whole);
+  variance.copy_((sums.narrow(0, c, c) - whole * whole).clamp_min(0));
+}
+
+class SumOverRanks : public torch::autograd::Function<SumOverRanks> {
+ public:
+  static Variable forward(AutogradContext*, const Variable& part, int64_t ranks) {
+    double value = part.item<double>();
+    reinterpret_cast<Collective*>(ranks)->sum(std::span(&value, 1));
+    return at::full_like(part, value);
+  }
+  static variable_list backward(AutogradContext*, const variable_list& gradients) {
+    return {gradients[0], Tensor()};
+  }
+};
+
 // What normalisation and its weights come to: x * scale + shift.
 struct Scaling {
   Tensor inverse, scale, shift;
@@ -60,32 +96,40 @@ Scaling scaling_of(const Tensor& weight, const Tensor& bias, const Tensor& mean,
 
 // Of this batch, which mean and variance receive.
 Scaling scaling_of_batch(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                         const Tensor& mean, const Tensor& variance) {
-  const int64_t c = x.size(-1);
-  column_statistics(x.numel() / c, to_int(c), x.const_data_ptr<float>(),
-                    mean.mutable_data_ptr<float>(), variance.mutable_data_ptr<float>());
+                         const Tensor& mean, const Tensor& variance, int64_t ranks) {
+  const int64_t c = x.size(-1), rows = x.numel() / c;
+  column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
+                    variance.mutable_data_ptr<float>());
+  if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows, mean, variance);
   return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
 }
 
 // dx may be dy.
 void norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inverse, const Tensor& weight,
                    const Tensor& bias, Activation act, const Tensor& dy, const Tensor& dx,
-                   const Tensor& dweight, const Tensor& dbias) {
+                   const Tensor& dweight, const Tensor& dbias, int64_t ranks) {
   const int64_t c = x.size(-1);
-  batch_norm_backward(x.numel() / c, to_int(c), x.const_data_ptr<float>(),
-                      mean.const_data_ptr<float>(), inverse.const_data_ptr<float>(),
-                      weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), act,
-                      dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
-                      dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>());
+  std::function<void(std::span<double>)> over_parts;
+  if (ranks != 0) {
+    over_parts = [ranks](std::span<double> sums) {
+      reinterpret_cast<Collective*>(ranks)->sum(sums);
+    };
+  }
+  batch_norm_backward(
+      x.numel() / c, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
+      inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
+      act, dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
+      dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>(), over_parts);
 }
 
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, const std::optional<Variable>& residual,
-                          double epsilon, int64_t act, const Tensor& mean, const Tensor& variance) {
+                          double epsilon, int64_t act, const Tensor& mean, const Tensor& variance,
+                          int64_t ranks) {
     const int64_t c = x.size(-1), rows = x.numel() / c;
-    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, mean, variance);
+    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
     Tensor y = at::empty_like(x);
     scale_activate(rows, to_int(c), x.const_data_ptr<float>(), s.scale.const_data_ptr<float>(),
                    s.shift.const_data_ptr<float>(), static_cast<Activation>(act),
@@ -93,6 +137,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                    y.mutable_data_ptr<float>());
     context->save_for_backward({x, weight, bias, mean, s.inverse});
     context->saved_data["act"] = act;
+    context->saved_data["ranks"] = ranks;
     context->saved_data["residual"] = residual.has_value();
     return y;
   }
@@ -104,10 +149,10 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     Tensor dx = at::empty_like(x), dweight = at::empty_like(mean), dbias = at::empty_like(mean);
     norm_backward(x, mean, inverse, weight, bias,
                   static_cast<Activation>(context->saved_data["act"].toInt()), dy, dx, dweight,
-                  dbias);
+                  dbias, context->saved_data["ranks"].toInt());
     Tensor dresidual;
     if (context->saved_data["residual"].toBool()) dresidual = dy;
-    return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor()};
+    return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -115,8 +160,9 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           const Variable& bias, const Variable& window, double epsilon, int64_t act,
-                          int64_t stride, const Tensor& mean, const Tensor& variance) {
-    const Scaling scaling = scaling_of_batch(x, weight, bias, epsilon, mean, variance);
+                          int64_t stride, const Tensor& mean, const Tensor& variance,
+                          int64_t ranks) {
+    const Scaling scaling = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
     const Tensor w = window.contiguous();
     const DepthwiseShape s = depthwise_shape(x, w, stride);
     Tensor y = at::empty({s.n, s.h_out(), s.w_out(), s.c}, x.options());
@@ -124,6 +170,7 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
                       w.const_data_ptr<float>(), y.mutable_data_ptr<float>());
     context->save_for_backward({x, weight, bias, mean, scaling.inverse, w});
     context->saved_data["act"] = act;
+    context->saved_data["ranks"] = ranks;
     context->saved_data["stride"] = stride;
     return y;
   }
@@ -141,8 +188,8 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
                        dx.mutable_data_ptr<float>(), dw.mutable_data_ptr<float>());
     Tensor dweight = at::empty_like(mean), dbias = at::empty_like(mean);
     norm_backward(x, mean, inverse, weight, bias, static_cast<Activation>(act), dx, dx, dweight,
-                  dbias);
-    return {dx, dweight, dbias, dw, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
+                  dbias, context->saved_data["ranks"].toInt());
+    return {dx, dweight, dbias, dw, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 
  private:
@@ -198,31 +245,53 @@ class SqueezeExcite : public torch::autograd::Function<SqueezeExcite> {
 
 }  // namespace
 
+GenericOperations::GenericOperations(bool wanted) : before_(std::exchange(t_generic, wanted)) {}
+GenericOperations::~GenericOperations() { t_generic = before_; }
+
 Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
+  if (!has_kernels(x)) return generic::depthwise(x, weight, stride);
   return Depthwise::apply(x.contiguous(), weight, int64_t{stride});
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance) {
+                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance,
+                  Collective* ranks) {
+  if (!has_kernels(x)) {
+    return generic::batch_norm(x, weight, bias, epsilon, act, residual, mean, variance, ranks);
+  }
   if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
   if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
   std::optional<Tensor> other;
   if (residual.defined()) other = residual.contiguous();
   return BatchNorm::apply(x.contiguous(), weight, bias, other, epsilon, static_cast<int64_t>(act),
-                          mean, variance);
+                          mean, variance, reinterpret_cast<int64_t>(ranks));
+}
+
+Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
+  return SumOverRanks::apply(part, reinterpret_cast<int64_t>(&ranks));
 }
 
 Tensor norm_depthwise(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
                       Activation act, const Tensor& window, int stride, Tensor& mean,
-                      Tensor& variance) {
+                      Tensor& variance, Collective* ranks) {
+  if (!has_kernels(x)) {
+    const Tensor none;
+    return generic::depthwise(
+        generic::batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window,
+        stride);
+  }
   if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
   if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
   return NormDepthwise::apply(x.contiguous(), weight, bias, window, epsilon,
-                              static_cast<int64_t>(act), int64_t{stride}, mean, variance);
+                              static_cast<int64_t>(act), int64_t{stride}, mean, variance,
+                              reinterpret_cast<int64_t>(ranks));
 }
 
 Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
                   const Tensor& variance, double epsilon, Activation act, const Tensor& residual) {
+  if (!has_kernels(x)) {
+    return generic::fixed_norm(x, weight, bias, mean, variance, epsilon, act, residual);
+  }
   const Tensor in = x.contiguous();
   const Scaling s = scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
   const Tensor other = residual.defined() ? residual.contiguous() : residual;
@@ -237,11 +306,15 @@ Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 
 Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const Tensor& reduce_bias,
                       const Tensor& expand_weight, const Tensor& expand_bias, Activation gate) {
+  if (!has_kernels(x)) {
+    return generic::squeeze_excite(x, reduce_weight, reduce_bias, expand_weight, expand_bias, gate);
+  }
   return SqueezeExcite::apply(x.contiguous(), reduce_weight, reduce_bias, expand_weight,
                               expand_bias, static_cast<int64_t>(gate));
 }
 
 Tensor image_patches(const Tensor& x, int kernel, int stride) {
+  if (!has_kernels(x)) return generic::image_patches(x, kernel, stride);
   const Tensor in = x.contiguous();
   const int n = to_int(in.size(0)), h = to_int(in.size(1)), c = to_int(in.size(3));
   const int64_t h_out = strided(h, stride);

@@ -1,7 +1,7 @@
 #pragma once
-// Differentiable operations of the supernet, on the kernels of kernels.h. Tensors are float32 on
-// the CPU; activations [n, h, w, c] contiguous (NHWC). Thread safe. They throw c10::Error as
-// LibTorch.
+// Differentiable operations of the supernet: on the kernels of kernels.h where tensors are float32
+// on the CPU, elsewhere those of functions_generic.h. Activations are [n, h, w, c] contiguous
+// (NHWC). Thread safe. They throw c10::Error as LibTorch.
 
 #include "chanas/arch/network.h"
 
@@ -11,19 +11,35 @@ class Tensor;
 
 namespace chanas {
 
+class Collective;
+
+// While it lives, this thread takes the generic operations on the CPU too.
+class GenericOperations {
+ public:
+  explicit GenericOperations(bool wanted);
+  ~GenericOperations();
+  GenericOperations(const GenericOperations&) = delete;
+  GenericOperations& operator=(const GenericOperations&) = delete;
+
+ private:
+  const bool before_;
+};
+
 // weight [c, 1, k, k], zero padding k / 2.
 at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
 
 // act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch,
-// which are also written to mean and variance (biased) if those are defined.
+// which are also written to mean and variance (biased) if those are defined. With `ranks` (null: no
+// others) the batch is that of all ranks, and only its gradients of weight and bias are this rank's
+// part; throws PeerLost, backwards too.
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
-                      at::Tensor& variance);
-// depthwise(batch_norm(x, weight, bias, epsilon, act, none, mean, variance), window, stride) bit
-// for bit, without keeping what is between them: it is made again where it is read.
+                      at::Tensor& variance, Collective* ranks = nullptr);
+// depthwise(batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window, stride)
+// bit for bit, without keeping what is between them: it is made again where it is read.
 at::Tensor norm_depthwise(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           double epsilon, Activation act, const at::Tensor& window, int stride,
-                          at::Tensor& mean, at::Tensor& variance);
+                          at::Tensor& mean, at::Tensor& variance, Collective* ranks = nullptr);
 // batch_norm with given statistics; not differentiable.
 at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& mean, const at::Tensor& variance, double epsilon,
@@ -37,6 +53,10 @@ at::Tensor squeeze_excite(const at::Tensor& x, const at::Tensor& reduce_weight,
 
 // [n, h, w, c] -> [n * h_out * w_out, k * k * c]; not differentiable.
 at::Tensor image_patches(const at::Tensor& x, int kernel, int stride);
+
+// Sum over the ranks of a scalar that each has computed from its part. Every rank differentiates
+// the sum with respect to its own part. Throws PeerLost.
+at::Tensor sum_over_ranks(const at::Tensor& part, Collective& ranks);
 
 // none, relu, relu6, hswish, sigmoid, hsigmoid by LibTorch's own operations.
 at::Tensor activate(const at::Tensor& x, Activation act);

@@ -63,6 +63,11 @@ void fields(S& s, const V& visit) {
   visit("seed", s.seed);
   visit("threads", s.threads);
   visit("checkpoint_every_s", s.checkpoint_every_s);
+  visit("launcher", s.launcher);
+  visit("max_restarts", s.max_restarts);
+  visit("device", s.device);
+  visit("precision", s.precision);
+  visit("collective", s.collective);
 }
 
 template <typename S, typename V>

@@ -188,7 +188,8 @@ void scale_activate(int64_t rows, int c, const float* x, const float* scale, con
 
 void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
                          const float* inverse_std, const float* weight, const float* bias,
-                         Activation act, const float* dy, float* dx, float* dweight, float* dbias) {
+                         Activation act, const float* dy, float* dx, float* dweight, float* dbias,
+                         const std::function<void(std::span<double>)>& over_parts) {
   const auto n = static_cast<size_t>(c);
   std::vector<float> scale(n), shift(n), slope(n), offset(n);
   for (size_t i = 0; i < n; ++i) {
@@ -199,13 +200,20 @@ void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
   over_groups(rows, [&](int64_t begin, int64_t end, int group) {
     backward_sums_task(begin, end, c, x, mean, scale.data(), shift.data(), act, dy, sums.of(group));
   });
+  // dz, dz * (x - mean), rows
+  std::vector<double> totals(2 * n + 1, static_cast<double>(rows));
+  for (size_t i = 0; i < 2 * n; ++i) totals[i] = sums.total(i);
   for (size_t i = 0; i < n; ++i) {
-    const double dz = sums.total(i), product = sums.total(n + i);
+    dbias[i] = static_cast<float>(totals[i]);
+    dweight[i] = static_cast<float>(totals[n + i] * static_cast<double>(inverse_std[i]));
+  }
+  if (over_parts) over_parts(totals);
+  const double count = totals.back();
+  for (size_t i = 0; i < n; ++i) {
+    const double dz = totals[i], product = totals[n + i];
     const double inverse = static_cast<double>(inverse_std[i]);
-    dbias[i] = static_cast<float>(dz);
-    dweight[i] = static_cast<float>(product * inverse);
     // dx = scale * (dz - mean(dz) - (x - mean) * inverse^2 * mean(dz * (x - mean)))
-    const double k = static_cast<double>(scale[i]), count = static_cast<double>(rows);
+    const double k = static_cast<double>(scale[i]);
     slope[i] = static_cast<float>(-k * inverse * inverse * product / count);
     offset[i] = static_cast<float>(-k * dz / count);
   }

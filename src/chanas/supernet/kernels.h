@@ -8,6 +8,8 @@
 // program runs. Thread safe.
 
 #include <cstdint>
+#include <functional>
+#include <span>
 
 #include "chanas/arch/network.h"
 
@@ -42,10 +44,13 @@ void scale_activate(int64_t rows, int c, const float* x, const float* scale, con
                     Activation act, const float* residual, float* y);
 // Gradient of scale_activate where mean and variance of x give scale and shift:
 //   scale = weight * inverse_std, shift = bias - mean * scale.
-// dx [rows, c] (may be dy), dweight [c], dbias [c] are overwritten.
+// dx [rows, c] (may be dy), dweight [c], dbias [c] are overwritten. Where these rows are a part of
+// the batch, `over_parts` adds up over all parts what it is given; dweight and dbias are those of
+// this part.
 void batch_norm_backward(int64_t rows, int c, const float* x, const float* mean,
                          const float* inverse_std, const float* weight, const float* bias,
-                         Activation act, const float* dy, float* dx, float* dweight, float* dbias);
+                         Activation act, const float* dy, float* dx, float* dweight, float* dbias,
+                         const std::function<void(std::span<double>)>& over_parts = {});
 
 // Per image and channel, over `area` pixels i. scale, shift, sum: [n, c].
 //   y[n, i, c] = x[n, i, c] * scale[n, c] + shift[n, c]   (shift null: 0)

@@ -9,11 +9,13 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
 #include "chanas/data/sheet.h"
 #include "chanas/graph/safetensors.h"
+#include "chanas/supernet/collective.h"
 #include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/job.h"
 #include "chanas/supernet/plan.h"
@@ -27,7 +29,11 @@ const auto kStart = std::chrono::steady_clock::now();
 
 constexpr int kReferenceImages = 4;
 
+// Of several ranks only the first one talks to the client.
+bool g_speaks = true;
+
 void emit(const std::string& event, Json json) {
+  if (!g_speaks) return;
   json["event"] = event;
   // Texts may hold file names in any encoding.
   const std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
@@ -65,12 +71,29 @@ Status run_data(const Json& job) {
   return absl::OkStatus();
 }
 
+// Ranks on one machine share its cores, unless the launcher has divided them already.
+int threads_of_rank(const Launch& launch) {
+  const int cores = set_threads(0);
+  const auto all = static_cast<int>(std::thread::hardware_concurrency());
+  return cores < all ? cores : std::max(1, cores / launch.local_world);
+}
+
 Status run_train(const Json& job) {
   TrainConfig config;
   CHANAS_RETURN_IF_ERROR(annotate(from_json(job.at("train"), config), "train"));
   CHANAS_RETURN_IF_ERROR(validate(config));
-  CHANAS_ASSIGN_OR_RETURN(Setting setting, load_setting(job, config.threads));
+  CHANAS_ASSIGN_OR_RETURN(const Launch launch, launch_from_environment());
+  g_speaks = launch.rank == 0;
   TrainHooks hooks;
+  CHANAS_ASSIGN_OR_RETURN(hooks.device,
+                          open_device(config.device, config.precision, launch.local_rank));
+  CHANAS_ASSIGN_OR_RETURN(const std::unique_ptr<Collective> ranks,
+                          open_collective(launch, config.collective, hooks.device.gpu));
+  if (config.threads == 0) config.threads = threads_of_rank(launch);
+  StatusOr<Setting> loaded = load_setting(job, config.threads);
+  CHANAS_RETURN_IF_ERROR(ranks->agree(loaded.status()));
+  const Setting setting = *std::move(loaded);
+  hooks.ranks = ranks.get();
   hooks.start = kStart;
   hooks.warn = warn;
   hooks.note = note;
@@ -113,6 +136,9 @@ Status run_evaluate(const Json& job) {
   CHANAS_ASSIGN_OR_RETURN(
       Supernet supernet,
       load_supernet(setting.space, setting.dataset, job.at("folder").get<std::string>(), warn));
+  // Told by nobody: accuracies are the same to rounding.
+  CHANAS_ASSIGN_OR_RETURN(const Device device, open_device("auto", "float32"));
+  supernet.use(device);
   Evaluator evaluator(setting.dataset, part, config.images, config.recalibration_images);
   warn_if_few(evaluator, config.recalibration_images);
   for (size_t i = 0; i < archs.size(); ++i) {
@@ -205,6 +231,8 @@ Status run(const std::string& name, const std::string& path) {
     return job->second(description);
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(fmt::format("{}: {}", path, error.what()));
+  } catch (const PeerLost& lost) {
+    return lost.status();
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(
         "out of memory; take smaller images, a smaller batch or a smaller space");
@@ -226,6 +254,7 @@ int main(int argc, char** argv) {
   if (!status.ok()) {
     chanas::emit("error", {{"code", static_cast<int>(status.code())},
                            {"message", std::string(chanas::message(status))}});
+    if (!chanas::g_speaks) std::fprintf(stderr, "chanas-nn: %s\n", status.ToString().c_str());
   }
   return chanas::exit_code(status);
 }

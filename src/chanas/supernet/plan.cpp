@@ -176,6 +176,7 @@ Status validate(const TrainConfig& c) {
   CHANAS_RETURN_IF_ERROR(in("gap_lambda", c.gap_lambda, 0, 10));
   CHANAS_RETURN_IF_ERROR(in("threads", c.threads, 0, 1024));
   CHANAS_RETURN_IF_ERROR(in("checkpoint_every_s", c.checkpoint_every_s, 0, 1e9));
+  CHANAS_RETURN_IF_ERROR(in("max_restarts", c.max_restarts, 0, 1000));
   return parse_augment(c.augment).status();
 }
 

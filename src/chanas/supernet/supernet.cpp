@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <fmt/format.h>
 #include <sched.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -45,9 +46,14 @@ enum class Statistics { kBatch, kGiven };
 class Forward {
  public:
   // `record` (may be null) receives the statistics of each batch normalisation.
+  // Statistics of a batch are those of the parts of all `ranks` (may be null).
   Forward(const Network& network, const Tensors& tensors, Statistics statistics,
-          Tensors* record = nullptr)
-      : network_(network), tensors_(tensors), statistics_(statistics), record_(record) {}
+          Tensors* record = nullptr, Collective* ranks = nullptr)
+      : network_(network),
+        tensors_(tensors),
+        statistics_(statistics),
+        record_(record),
+        ranks_(ranks) {}
 
   // stem_patches: image_patches of the input. Returns logits [n, classes]; keep (undefined: none)
   // multiplies the classifier's input.
@@ -64,7 +70,7 @@ class Forward {
     if (head.mix_channels > 0) {
       x = activate(at::linear(x, matrix("mix.weight"), optional("mix.bias")), head.mix_act);
     }
-    if (keep.defined()) x = x * keep;
+    if (keep.defined()) x = x * keep.to(x.options());
     return at::linear(x, matrix("classifier.weight"), at("classifier.bias"));
   }
 
@@ -93,7 +99,8 @@ class Forward {
                         network_.bn_epsilon, act, residual);
     }
     Variable mean, variance;
-    Variable y = batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance);
+    Variable y =
+        batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance, ranks_);
     record(name, mean, variance);
     return y;
   }
@@ -115,7 +122,7 @@ class Forward {
     }
     Variable mean, variance;
     Variable y = norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
-                                window, u.stride, mean, variance);
+                                window, u.stride, mean, variance, ranks_);
     record(bn, mean, variance);
     return y;
   }
@@ -137,26 +144,67 @@ class Forward {
   const Tensors& tensors_;
   const Statistics statistics_;
   Tensors* const record_;
+  Collective* const ranks_;
 };
 
-Variable to_tensor(const Batch& batch) {
+at::Device device_of(const Device& device) {
+  return device.gpu < 0 ? at::Device(at::kCPU)
+                        : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device.gpu));
+}
+
+// While it lives, operations on this thread are those that the device asks for.
+class Operations {
+ public:
+  explicit Operations(const Device& device)
+      : generic_(device.generic || device.bfloat16),
+        type_(device_of(device).type()),
+        mixed_(device.bfloat16) {
+    if (!mixed_) return;
+    at::autocast::set_autocast_enabled(type_, true);
+    at::autocast::set_autocast_dtype(type_, at::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  ~Operations() {
+    if (!mixed_) return;
+    // The narrow copies of weights are of this step.
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type_, false);
+  }
+  Operations(const Operations&) = delete;
+  Operations& operator=(const Operations&) = delete;
+
+ private:
+  const GenericOperations generic_;
+  const at::DeviceType type_;
+  const bool mixed_;
+};
+
+Variable to_tensor(const Batch& batch, const Device& device) {
   const auto size = static_cast<size_t>(batch.n) * static_cast<size_t>(batch.resolution) *
                     static_cast<size_t>(batch.resolution) * 3;
   CHANAS_CHECK(batch.images.size() == size) << batch.images.size() << " of " << size;
   // Read only: nothing below writes to its input.
-  return at::from_blob(const_cast<float*>(batch.images.data()),
-                       {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+  const Variable images =
+      at::from_blob(const_cast<float*>(batch.images.data()),
+                    {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+  return images.to(device_of(device));
 }
 
-Variable stem_patches(const Network& network, const Batch& batch) {
+Variable stem_patches(const Network& network, const Batch& batch, const Device& device) {
   CHANAS_CHECK(batch.resolution == network.resolution);
-  return image_patches(to_tensor(batch), network.stem.kernel, network.stem.stride);
+  return image_patches(to_tensor(batch, device), network.stem.kernel, network.stem.stride);
 }
 
 std::vector<float> to_vector(const Variable& tensor) {
-  const Variable flat = tensor.detach().contiguous();
+  const Variable flat = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
   const float* data = flat.const_data_ptr<float>();
   return {data, data + flat.numel()};
+}
+
+// A mean over the batch's images becomes the mean over the images of all ranks' batches.
+Variable of_whole(const Variable& mean, const Batch& batch, Collective* ranks) {
+  if (ranks == nullptr) return mean;
+  return sum_over_ranks(mean * (static_cast<double>(batch.n) / batch.whole), *ranks);
 }
 
 }  // namespace
@@ -179,7 +227,14 @@ struct Supernet::Impl {
   bool alone = false;  // `largest` is the only network
   std::vector<Parameter> parameters;
   std::vector<float> values, gradients;
-  Tensors leaves;  // views of values, each with its view of gradients
+  Device device;
+  // All values and gradients on the device; on the CPU the vectors themselves.
+  Variable device_values, device_gradients;
+  Tensors leaves;  // views of device_values, each with its view of device_gradients
+
+  // The vectors' numbers to the device, and the gradient that arose there to the vector.
+  void upload() const;
+  void download();
 
   // The network's tensors, cut from `leaves`; differentiable where gradients are on.
   Tensors cut(const Arch& arch, const Network& network) const;
@@ -313,12 +368,38 @@ Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, boo
   impl_->values.resize(last.offset + last.size);
   impl_->gradients.resize(impl_->values.size());
   impl_->initialise(seed);
-  for (const Parameter& p : impl_->parameters) {
-    Variable leaf = at::from_blob(&impl_->values[p.offset], p.shape, at::kFloat);
-    leaf.mutable_grad() = at::from_blob(&impl_->gradients[p.offset], p.shape, at::kFloat);
+  use({});
+}
+
+void Supernet::use(const Device& device) {
+  Impl& s = *impl_;
+  s.device = device;
+  const auto size = static_cast<int64_t>(s.values.size());
+  // On the CPU these copy nothing.
+  s.device_values = at::from_blob(s.values.data(), {size}, at::kFloat).to(device_of(device));
+  s.device_gradients = at::from_blob(s.gradients.data(), {size}, at::kFloat).to(device_of(device));
+  for (const Parameter& p : s.parameters) {
+    const auto part = [&](const Variable& all) {
+      return all.narrow(0, static_cast<int64_t>(p.offset), static_cast<int64_t>(p.size))
+          .view(p.shape);
+    };
+    Variable leaf = part(s.device_values).detach();
     leaf.set_requires_grad(true);
-    impl_->leaves[p.name] = leaf;
+    leaf.mutable_grad() = part(s.device_gradients);
+    s.leaves[p.name] = leaf;
   }
+}
+
+void Supernet::Impl::upload() const {
+  if (device.gpu < 0) return;
+  device_values.copy_(at::from_blob(const_cast<float*>(values.data()), device_values.sizes()));
+  device_gradients.copy_(
+      at::from_blob(const_cast<float*>(gradients.data()), device_gradients.sizes()));
+}
+
+void Supernet::Impl::download() {
+  if (device.gpu < 0) return;
+  at::from_blob(gradients.data(), device_gradients.sizes()).copy_(device_gradients);
 }
 
 Supernet::~Supernet() = default;
@@ -332,6 +413,8 @@ std::span<float> Supernet::gradients() { return impl_->gradients; }
 
 StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
                               const Batch* gap_batch, const LossOptions& options) {
+  const Operations operations(impl_->device);
+  impl_->upload();
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
@@ -339,45 +422,51 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
     const Batch& batch;
     std::string_view dropout_stream;
     Variable patches, labels, teacher;
-    Images(const Batch& images, std::string_view stream, const Network& network, double smoothing)
+    Images(const Batch& images, std::string_view stream, const Network& network, double smoothing,
+           const Device& device)
         : batch(images),
           dropout_stream(stream),
-          patches(stem_patches(network, images)),
-          labels(smooth_targets(images.labels, network.head.classes, smoothing)) {
+          patches(stem_patches(network, images, device)),
+          labels(smooth_targets(images.labels, network.head.classes, smoothing)
+                     .to(device_of(device))) {
       if (images.teacher.empty()) return;
-      teacher = at::tensor(images.teacher).view({images.n, network.head.classes});
+      teacher =
+          at::tensor(images.teacher).view({images.n, network.head.classes}).to(device_of(device));
     }
   };
-  Images images(batch, "dropout", networks[0], options.label_smoothing);
+  Images images(batch, "dropout", networks[0], options.label_smoothing, impl_->device);
   std::optional<Images> gap_images;
   if (gap_batch != nullptr) {
-    gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing);
+    gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing, impl_->device);
   }
   StepLoss result;
   const auto share = 1 / static_cast<double>(archs.size());
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
     const Tensors tensors = impl_->cut(archs[i], network);
-    const Forward forward(network, tensors, Statistics::kBatch);
+    const Forward forward(network, tensors, Statistics::kBatch, nullptr, options.ranks);
     // Returns the loss; label_loss receives the part of the labels, if there is one.
     const auto loss_on = [&](Images& on, double& label_loss) {
       const bool labels = i == 0 || !on.batch.teacher.empty();
       Variable keep;
       if (labels && network.dropout > 0) {
-        keep = dropout_mask(on.batch.n, tensors.at("classifier.weight").size(1), network.dropout,
-                            Rng(options.dropout_seed, on.dropout_stream, i));
+        keep = dropout_mask(std::max(on.batch.n, on.batch.whole),
+                            tensors.at("classifier.weight").size(1), network.dropout,
+                            Rng(options.dropout_seed, on.dropout_stream, i))
+                   .narrow(0, on.batch.first, on.batch.n);
       }
       const Variable logits = forward(on.patches, on.batch.n, keep);
       Variable loss;
       if (labels) {
-        loss = cross_entropy(logits, on.labels);
+        loss = of_whole(cross_entropy(logits, on.labels), on.batch, options.ranks);
         label_loss = loss.item<double>();
       }
       if (on.teacher.defined()) {
         const Variable taught = options.alpha_clip > 0
                                     ? alpha_divergence(logits, on.teacher, options.alpha_clip)
                                     : cross_entropy(logits, at::softmax(on.teacher, 1));
-        loss = loss.defined() ? loss + taught : taught;
+        const Variable whole = of_whole(taught, on.batch, options.ranks);
+        loss = loss.defined() ? loss + whole : whole;
       } else {
         on.teacher = logits.detach();  // of the networks that follow
       }
@@ -396,28 +485,35 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
     }
     loss.backward();
   }
+  impl_->download();
   return result;
 }
 
-std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch) const {
+std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch,
+                                          Collective* ranks) const {
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
+  impl_->upload();
   const Network network = to_network(impl_->space, arch);
   const Tensors tensors = impl_->cut(arch, network);
-  return to_vector(
-      Forward(network, tensors, Statistics::kBatch)(stem_patches(network, batch), batch.n, {}));
+  return to_vector(Forward(network, tensors, Statistics::kBatch, nullptr, ranks)(
+      stem_patches(network, batch, impl_->device), batch.n, {}));
 }
 
 // --- Subnet -------------------------------------------------------------------------------------
 
 struct Subnet::Impl {
   Network network;
+  Device device;
   Tensors tensors;
   bool calibrated = false;
 };
 
 Subnet Supernet::subnet(const Arch& arch) const {
   const at::NoGradGuard no_gradients;
+  impl_->upload();
   auto impl = std::make_unique<Subnet::Impl>();
+  impl->device = impl_->device;
   impl->network = to_network(impl_->space, arch);
   for (const auto& [name, tensor] : impl_->cut(arch, impl->network)) {
     impl->tensors[name] = tensor.detach().clone(at::MemoryFormat::Contiguous);
@@ -446,12 +542,13 @@ const Network& Subnet::network() const { return impl_->network; }
 void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batch) {
   CHANAS_CHECK(count > 0);
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
   Tensors sums;
   for (int i = 0; i < count; ++i) {
     Tensors statistics;
     const Forward forward(impl_->network, impl_->tensors, Statistics::kBatch, &statistics);
     const Batch& images = batch(i);
-    forward(stem_patches(impl_->network, images), images.n, {});
+    forward(stem_patches(impl_->network, images, impl_->device), images.n, {});
     for (const auto& [name, tensor] : statistics) {
       Variable& sum = sums[name];
       sum = sum.defined() ? sum + tensor : tensor;
@@ -466,8 +563,9 @@ void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batc
 std::vector<float> Subnet::logits(const Batch& batch) const {
   CHANAS_CHECK(impl_->calibrated) << "batch normalisation has no statistics yet";
   const at::NoGradGuard no_gradients;
+  const Operations operations(impl_->device);
   return to_vector(Forward(impl_->network, impl_->tensors, Statistics::kGiven)(
-      stem_patches(impl_->network, batch), batch.n, {}));
+      stem_patches(impl_->network, batch, impl_->device), batch.n, {}));
 }
 
 Parameters Subnet::parameters() const {

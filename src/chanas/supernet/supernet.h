@@ -21,8 +21,11 @@
 
 #include "chanas/arch/space.h"
 #include "chanas/graph/graph.h"
+#include "chanas/supernet/device.h"
 
 namespace chanas {
+
+class Collective;
 
 // Images as the network sees them: [n, resolution, resolution, 3], normalised (data/config.h).
 struct Batch {
@@ -31,6 +34,8 @@ struct Batch {
   std::vector<int> labels;  // n; may be empty where labels are not used
   // Logits [n, classes] of a teacher; empty: the first network of a step teaches the others.
   std::vector<float> teacher = {};
+  // Over several ranks: these are images [first, first + n) of `whole`; whole 0: all there are.
+  int first = 0, whole = 0;
 };
 
 // The gap term of a loss L, with G the loss on the gap batch. Gradients, s = sign(G - L):
@@ -49,6 +54,9 @@ struct LossOptions {
   // its soft outputs.
   double alpha_clip = 0;
   uint64_t dropout_seed = 0;  // dropout of networks that learn labels is a function of this
+  // Of whose batch this batch is a part (null: no others). Losses and BN statistics are those of
+  // all parts, the gradient is this part's. All ranks get the same archs.
+  Collective* ranks = nullptr;
 };
 
 // Of the first network, against the labels.
@@ -92,6 +100,10 @@ class Supernet {
   std::span<const float> values() const;
   std::span<float> gradients();
 
+  // Where everything below is computed from now on; subnets stay where they were cut. Values and
+  // gradients are this process's memory all the same, and travel with every call.
+  void use(const Device& device);
+
   // Adds the gradient of the sum of the archs' losses. Without a teacher in the batch one sandwich
   // (in-place distillation): the first arch learns the labels, all others the outputs of the first
   // one. With a teacher all learn the labels and the teacher's outputs, in equal parts. With a gap
@@ -101,8 +113,10 @@ class Supernet {
 
   // A copy of the network's weights as they are now; without BN statistics.
   Subnet subnet(const Arch& arch) const;
-  // The same for training mode only: logits [n, classes] with the statistics of the batch.
-  std::vector<float> batch_logits(const Arch& arch, const Batch& batch) const;
+  // The same for training mode only: logits [n, classes] with the statistics of the batch, which
+  // may be a part as in LossOptions.
+  std::vector<float> batch_logits(const Arch& arch, const Batch& batch,
+                                  Collective* ranks = nullptr) const;
 
  private:
   Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
@@ -50,13 +52,17 @@ Json space_identity(const ArchSpace& space, const Dataset& dataset, const Arch* 
           {"network", alone == nullptr ? "supernet" : arch_id(space, *alone)}};
 }
 
-// All that decides the result; threads do not decide much, and may change.
+// Of TrainConfig: what decides little or nothing of the result.
+const std::set<std::string> kMayChange = {"checkpoint_every_s", "collective",   "device",
+                                          "launcher",           "max_restarts", "threads"};
+
+// All that decides the result.
 Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
                    const Arch* alone) {
   Json identity = space_identity(space, dataset, alone);
   const Json settings = to_json(config);
   for (const auto& [key, value] : settings.items()) {
-    if (key != "threads" && key != "checkpoint_every_s") identity[key] = value;
+    if (!kMayChange.contains(key)) identity[key] = value;
   }
   return identity;
 }
@@ -88,13 +94,15 @@ Status check_fits(const ArchSpace& space, const Dataset& dataset) {
 class Trainer {
  public:
   Trainer(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
-          Augment augment, const std::string& folder, const TrainHooks& hooks, const Arch* alone)
+          Augment augment, const std::string& folder, const TrainHooks& hooks, Collective& ranks,
+          const Arch* alone)
       : space_(space),
         dataset_(dataset),
         config_(config),
         augment_(augment),
         folder_(folder),
         hooks_(hooks),
+        ranks_(ranks),
         alone_(alone),
         identity_(full_identity(space, dataset, config, alone)),
         stages_(stages_of(space, config, alone)),
@@ -102,6 +110,7 @@ class Trainer {
                                    : Supernet::alone(space, *alone, config.seed)),
         velocity_(supernet_.values().size()),
         quick_(dataset, Part::kRanking, kQuickImages, kQuickImages) {
+    supernet_.use(hooks.device);
     streams_[0] = {.name = "epoch", .images = dataset.part(Part::kTrain)};
     streams_[1] = {.name = "gap epoch", .images = dataset.part(Part::kGap)};
     if (config.loss == "data_matched") {
@@ -112,15 +121,16 @@ class Trainer {
 
   StatusOr<TrainResult> run() {
     CHANAS_RETURN_IF_ERROR(resume());
-    CHANAS_ASSIGN_OR_RETURN(curves_, Curves::start(folder_, state_.history));
+    CHANAS_RETURN_IF_ERROR(start_curves());
     if (!state_.complete) {
       tell_plan();
       if (state_.steps == 0) make_plan();
       remember();
       while (state_.step < state_.steps) {
         CHANAS_RETURN_IF_ERROR(enter_stage());
-        CHANAS_RETURN_IF_ERROR(one_step());
-        if (cancelled()) {
+        CHANAS_RETURN_IF_ERROR(one_step_or_save());
+        if (ranks_.any(cancelled())) {
+          request_cancellation();
           CHANAS_RETURN_IF_ERROR(save());
           return check_cancelled();
         }
@@ -142,18 +152,28 @@ class Trainer {
   Status resume() {
     StatusOr<Checkpoint> checkpoint =
         load_checkpoint(folder_, identity_, supernet_.parameters(), hooks_.warn);
-    if (absl::IsNotFound(checkpoint.status())) return absl::OkStatus();
-    CHANAS_RETURN_IF_ERROR(checkpoint.status());
+    const bool none = absl::IsNotFound(checkpoint.status());
+    CHANAS_RETURN_IF_ERROR(ranks_.agree(none ? absl::OkStatus() : checkpoint.status()));
+    // A folder that only some ranks see would be found here.
+    int64_t step = none ? -1 : checkpoint->state.step;
+    CHANAS_RETURN_IF_ERROR(ranks_.check_same(std::as_bytes(std::span(&step, 1)),
+                                             fmt::format("the checkpoints in {}", folder_)));
+    if (none) return absl::OkStatus();
     state_ = checkpoint->state;
     earlier_seconds_ = state_.seconds;
     continued_ = true;
     restore(checkpoint->values, checkpoint->momentum);
     if (!checkpoint->teacher.empty()) set_teacher(checkpoint->teacher);
-    return absl::OkStatus();
+    return check_weights();
+  }
+
+  Status check_weights() {
+    return ranks_.check_same(std::as_bytes(supernet_.values()), "the weights");
   }
 
   void set_teacher(std::span<const float> values) {
     teacher_.emplace(space_, config_.seed, config_.kernel_transform);
+    teacher_->use(hooks_.device);
     std::copy(values.begin(), values.end(), teacher_->values().begin());
   }
 
@@ -208,14 +228,16 @@ class Trainer {
     gradient(0);
     const Clock::time_point start = Clock::now();
     int64_t count = 0;
-    while (count < 3 || seconds_since(start) < kCalibrationSeconds) gradient(++count);
+    while (count < 3 || ranks_.of_first(seconds_since(start)) < kCalibrationSeconds) {
+      gradient(++count);
+    }
     plan_for(seconds_since(start) / static_cast<double>(count));
   }
 
   void plan_for(double seconds_per_step) {
     const double left = config_.budget_s * (1 - kReservedShare) - seconds();
-    state_.steps = state_.step +
-                   std::max<int64_t>(10, static_cast<int64_t>(std::floor(left / seconds_per_step)));
+    const double steps = ranks_.of_first(std::floor(left / seconds_per_step));
+    state_.steps = state_.step + std::max<int64_t>(10, static_cast<int64_t>(steps));
   }
 
   // The speed of the first seconds may mislead; that of nearly a third does not.
@@ -259,10 +281,19 @@ class Trainer {
 
   // On the worker thread: nothing here may touch what a step changes.
   Inputs make_inputs(const InputKey& key) {
+    // This rank's part of the step's images.
+    const Share share = share_of(config_.batch_size, ranks_.rank(), ranks_.world());
     const auto batch_of = [&](Stream& stream, uint64_t seed) {
-      return make_training_batch(dataset_, images_of_step(stream, key.step), key.resolution,
-                                 augment_, seed,
-                                 static_cast<uint64_t>(key.step * config_.batch_size));
+      const std::vector<int> images = images_of_step(stream, key.step);
+      Batch batch = make_training_batch(
+          dataset_,
+          std::span(images).subspan(static_cast<size_t>(share.begin),
+                                    static_cast<size_t>(share.end - share.begin)),
+          key.resolution, augment_, seed,
+          static_cast<uint64_t>(key.step * config_.batch_size + share.begin));
+      batch.first = share.begin;
+      batch.whole = config_.batch_size;
+      return batch;
     };
     Inputs inputs{batch_of(streams_[0], config_.seed), {}};
     if (config_.loss.starts_with("gap")) inputs.gap_batch = batch_of(streams_[1], config_.seed + 1);
@@ -277,6 +308,8 @@ class Trainer {
         Rng(config_.seed, "resolution", static_cast<uint64_t>(step)).choose(space_.resolutions)};
   }
 
+  Collective* others() { return ranks_.alone() ? nullptr : &ranks_; }
+
   StepLoss gradient(int64_t step) {
     const auto index = static_cast<uint64_t>(step);
     const TrainStage& stage = stages_[static_cast<size_t>(state_.stage)];
@@ -288,7 +321,7 @@ class Trainer {
     if (stage.taught) {
       const Arch teacher = largest(space_, {key.resolution, space_.widths.back()});
       for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
-        if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch);
+        if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch, others());
     }
     LossOptions options;
     options.label_smoothing = config_.label_smoothing;
@@ -296,9 +329,22 @@ class Trainer {
     options.gap_lambda = config_.gap_lambda;
     options.alpha_clip = config_.distillation == "alpha" ? config_.alpha_clip : 0;
     options.dropout_seed = Rng(config_.seed, "dropout", index).next();
+    options.ranks = others();
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    return supernet_.accumulate(archs, inputs.batch,
-                                inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
+    const StepLoss loss = supernet_.accumulate(
+        archs, inputs.batch, inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
+    ranks_.sum(supernet_.gradients());
+    return loss;
+  }
+
+  Status one_step_or_save() {
+    try {
+      return one_step();
+    } catch (const PeerLost&) {
+      // Weights and momentum are still those of the last whole step. Without the peers' consent.
+      if (ranks_.first()) save_alone().IgnoreError();
+      throw;
+    }
   }
 
   Status one_step() {
@@ -339,9 +385,10 @@ class Trainer {
       correct_plan();
       return save();
     }
-    const bool best = state_.best_step == state_.step;
-    if (best || seconds() - saved_seconds_ >= config_.checkpoint_every_s) return save();
-    return absl::OkStatus();
+    // Rank 0 takes the accuracies and keeps the time.
+    const bool due =
+        state_.best_step == state_.step || seconds() - saved_seconds_ >= config_.checkpoint_every_s;
+    return ranks_.of_first(due ? 1 : 0) > 0 ? save() : absl::OkStatus();
   }
 
   double rate() const {
@@ -384,7 +431,7 @@ class Trainer {
 
   Status add_point() {
     TrainProgress point = progress();
-    if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0) {
+    if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0 && ranks_.first()) {
       point.accuracy_largest = quick_.accuracy(supernet_, largest_net());
       point.accuracy_smallest = quick_.accuracy(supernet_, smallest_net());
       point.accuracy_random = quick_.accuracy(supernet_, random_net());
@@ -399,7 +446,17 @@ class Trainer {
     state_.point_steps = 0;
     if (hooks_.progress) hooks_.progress(point);
     reported_seconds_ = seconds();
-    return curves_->add(point);
+    return ranks_.agree(curves_ ? curves_->add(point) : absl::OkStatus());
+  }
+
+  Status start_curves() {
+    Status status;
+    if (ranks_.first()) {
+      StatusOr<Curves> curves = Curves::start(folder_, state_.history);
+      status = curves.status();
+      if (curves.ok()) curves_ = *std::move(curves);
+    }
+    return ranks_.agree(status);
   }
 
   void report(double loss) {
@@ -428,12 +485,17 @@ class Trainer {
     snapshot_velocity_ = velocity_;
   }
 
-  Status save() {
+  Status save_alone() {
     state_.seconds = seconds();
     const std::span<const float> teacher =
         teacher_ ? std::as_const(*teacher_).values() : std::span<const float>();
-    CHANAS_RETURN_IF_ERROR(save_checkpoint(folder_, identity_, supernet_.parameters(), state_,
-                                           supernet_.values(), velocity_, teacher));
+    return save_checkpoint(folder_, identity_, supernet_.parameters(), state_, supernet_.values(),
+                           velocity_, teacher);
+  }
+
+  Status save() {
+    CHANAS_RETURN_IF_ERROR(check_weights());
+    CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
     saved_seconds_ = seconds();
     // Not on the way to a collapse: a rollback would come back to it.
     const bool rising = state_.mean_loss > (state_.least_loss + chance()) / 2;
@@ -457,12 +519,12 @@ class Trainer {
     state_.rate_scale = scale;
     hooks_.warn(fmt::format("{} at step {}: back to step {} with half the learning rate", why, step,
                             state_.step));
-    CHANAS_ASSIGN_OR_RETURN(curves_, Curves::start(folder_, state_.history));
+    CHANAS_RETURN_IF_ERROR(start_curves());
     // On disk, or else a kill would bring the old rate back.
     return save();
   }
 
-  Status finish() {
+  Status evaluate() {
     Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
     state_.accuracy_largest = evaluator.accuracy(supernet_, largest_net());
     CHANAS_RETURN_IF_ERROR(check_cancelled());
@@ -470,6 +532,13 @@ class Trainer {
     if (alone_ != nullptr) {
       state_.accuracy_test = Evaluator(dataset_, Part::kTest, 0, 2000).accuracy(supernet_, *alone_);
     }
+    return absl::OkStatus();
+  }
+
+  Status finish() {
+    const Status evaluated = ranks_.first() ? evaluate() : absl::OkStatus();
+    // A rank that is told to stop stops all.
+    if (ranks_.any(!evaluated.ok())) return absl::CancelledError("interrupted");
     state_.complete = true;
     return save();
   }
@@ -498,6 +567,7 @@ class Trainer {
   const Augment augment_;
   const std::string& folder_;
   const TrainHooks& hooks_;
+  Collective& ranks_;
   const Arch* const alone_;
   const Json identity_;
   const std::vector<TrainStage> stages_;
@@ -540,9 +610,27 @@ StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
   CHANAS_RETURN_IF_ERROR(validate(config));
   CHANAS_RETURN_IF_ERROR(check_fits(space, dataset));
   CHANAS_ASSIGN_OR_RETURN(Augment augment, parse_augment(config.augment));
-  CHANAS_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::take(folder));
   set_threads(config.threads);
-  return Trainer(space, dataset, config, augment, folder, hooks, alone).run();
+  const std::unique_ptr<Collective> single = single_collective();
+  Collective& ranks = hooks.ranks == nullptr ? *single : *hooks.ranks;
+  if (config.batch_size < ranks.world()) {
+    return absl::InvalidArgumentError(
+        fmt::format("batch_size is {}, less than one image for each of the {} ranks",
+                    config.batch_size, ranks.world()));
+  }
+  try {
+    std::optional<FolderLock> lock;
+    Status taken;
+    if (ranks.first()) {
+      StatusOr<FolderLock> first = FolderLock::take(folder);
+      taken = first.status();
+      if (first.ok()) lock.emplace(*std::move(first));
+    }
+    CHANAS_RETURN_IF_ERROR(ranks.agree(taken));
+    return Trainer(space, dataset, config, augment, folder, hooks, ranks, alone).run();
+  } catch (const PeerLost& lost) {
+    return lost.status();
+  }
 }
 
 StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
