@@ -235,7 +235,8 @@ Status validate(const RunConfig& c) {
   for (const Binding& b : bindings(copy)) {
     CHANAS_RETURN_IF_ERROR(std::visit(
         [&](auto* p) -> Status {
-          if constexpr (std::is_same_v<decltype(p), std::string*>) {
+          if constexpr (std::is_same_v<decltype(p), std::string*> ||
+                        std::is_same_v<decltype(p), bool*>) {
             return absl::OkStatus();
           } else {
             return check_range(b, static_cast<double>(*p));
