@@ -66,27 +66,28 @@ StatusOr<PipelineOptions> pipeline_options(const RunFlags& flags, const Globals&
 namespace {
 
 void print_result(const Json& result, const std::string& run_dir) {
-  const Json& latency = result["latency_us"];
-  const Json& accuracy = result["accuracy"];
+  const Json& latency = result.at("latency_us");
+  const Json& accuracy = result.at("accuracy");
   auto ms = [](const Json& us) { return fmt::format("{:.3f} ms", us.get<double>() / 1000); };
   auto percent = [](const Json& share) {
     return fmt::format("{:.1f} %", share.get<double>() * 100);
   };
   print_table(
       {"result", ""},
-      {{"architecture", result["arch"]["id"].get<std::string>()},
-       {"test accuracy", percent(accuracy["test"]) + "  (smallest network of the space " +
-                             percent(accuracy["smallest_net"]) + ", largest " +
-                             percent(accuracy["largest_net"]) + ")"},
-       {"latency", ms(latency["measured"]) + "  (limit " + ms(latency["limit"]) + ", predicted " +
-                       ms(latency["predicted"]) + ")"},
+      {{"architecture", result.at("arch").at("id").get<std::string>()},
+       {"test accuracy", percent(accuracy.at("test")) + "  (smallest network of the space " +
+                             percent(accuracy.at("smallest_net")) + ", largest " +
+                             percent(accuracy.at("largest_net")) + ")"},
+       {"latency", ms(latency.at("measured")) + "  (limit " + ms(latency.at("limit")) +
+                       ", predicted " + ms(latency.at("predicted")) + ")"},
        {"schedules",
-        fmt::format("{} under default schedules: {:.2f}x slower", ms(latency["default_schedule"]),
-                    latency["default_schedule"].get<double>() / latency["measured"].get<double>())},
-       {"size",
-        fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters", result["macs"].get<double>() / 1e6,
-                    result["params"].get<double>() / 1e6)},
-       {"library", result["export"].get<std::string>()},
+        fmt::format(
+            "{} under default schedules: {:.2f}x slower", ms(latency.at("default_schedule")),
+            latency.at("default_schedule").get<double>() / latency.at("measured").get<double>())},
+       {"size", fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters",
+                            result.at("macs").get<double>() / 1e6,
+                            result.at("params").get<double>() / 1e6)},
+       {"library", result.at("export").get<std::string>()},
        {"report", join_path(run_dir, "report.html")}});
 }
 
