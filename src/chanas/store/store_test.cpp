@@ -282,7 +282,9 @@ TEST(Store, SurvivesKills) {
   Rng rng(7);
   std::set<int> acknowledged;
   int next = 0;
-  for (int kill = 0; kill < 20; ++kill) {
+  // At least 20 kills; on a machine so busy that writers hardly come to write, more and later ones.
+  for (int kill = 0; kill < 20 || acknowledged.size() <= 20; ++kill) {
+    ASSERT_LT(kill, 200);
     int pipe_ends[2];
     ASSERT_EQ(::pipe(pipe_ends), 0);
     const pid_t pid = ::fork();
@@ -302,7 +304,7 @@ TEST(Store, SurvivesKills) {
     }
     ::close(pipe_ends[1]);
     // Some die before they have opened the file, some in the middle of writing.
-    ::usleep(static_cast<useconds_t>(rng.uniform(60000)));
+    ::usleep(static_cast<useconds_t>(rng.uniform(60000 * (1 + kill / 20))));
     ASSERT_EQ(::kill(pid, SIGKILL), 0);
     int batch = 0;
     while (::read(pipe_ends[0], &batch, sizeof batch) == sizeof batch) {
@@ -328,7 +330,6 @@ TEST(Store, SurvivesKills) {
     }
     for (const auto& [number, count] : stored) EXPECT_EQ(count % kBatch, 0) << number;
   }
-  EXPECT_GT(acknowledged.size(), 20u);
 }
 
 }  // namespace
