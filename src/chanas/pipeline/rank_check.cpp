@@ -143,6 +143,8 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
                     options.run.run_dir, options.run.run_dir));
   }
   StageContext context(options.run, *directory);
+  // The supernet's folder is named by it.
+  context.inputs["train"] = directory->stage("train")->inputs;
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
   const std::vector<Arch> archs = stratified_networks(space, options.networks, context.config.seed);
   TrainConfig recipe = context.training();
