@@ -87,6 +87,26 @@ TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
             absl::StatusCode::kInvalidArgument);
 }
 
+// In every kernel of a process: the compiler gives the same op another name each time.
+TEST(Object, PrefetchesWhatFollowsItsWeights) {
+  const TemporaryFolder folder("chanas-prefetch");
+  const std::string object = join_path(folder.path(), "kernel.o");
+  const Unit unit{.h_in = 7, .c_in = 16, .c_mid = 64, .c_out = 16, .kernel = 5, .residual = true};
+  for (const Cut& cut : unit_element(unit).cuts) {
+    const Workload& workload = cut.groups.back().workload;
+    const ScheduleSpace space = schedule_space(workload, *local_target(), 1);
+    // The instruction's two bytes; only the compiler's own tables could hold them by chance.
+    const auto prefetches = [&](int64_t bytes) {
+      const Status compiled = compile_object(space, default_schedule(space),
+                                             {.prefetch_bytes = bytes}, "kernel", object);
+      EXPECT_TRUE(compiled.ok()) << compiled.message();
+      return read_file(object)->find("\x0f\x18") != std::string::npos;
+    };
+    EXPECT_FALSE(prefetches(0)) << workload.describe();
+    EXPECT_TRUE(prefetches(4096)) << workload.describe();
+  }
+}
+
 TEST(Codegen, DumpsShowLoopsAndProgram) {
   const KernelCase test_case(example_workload(3, 9), 1);
   const ScheduleSpace space = schedule_space(test_case.workload(), *local_target(), 2);

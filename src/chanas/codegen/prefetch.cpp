@@ -62,10 +62,13 @@ Stmt PrefetchBehind::visit(const For* loop) {
   const auto pop = [&] {
     if (extent) loops_.pop_back();
   };
-  // "op1_sums.s1.r4$x": the update of the reduction.
+  // "op1_sums.s1.r4$x": the update of the reduction; "op1_sums$2.s1.r9$x" in the third pipeline
+  // that the process makes.
   const size_t dot = loop->name.find(".s1.");
-  const bool reduction = dot != std::string::npos && sums_.contains(loop->name.substr(0, dot)) &&
-                         is_innermost(loop->body);
+  const bool reduction =
+      dot != std::string::npos &&
+      sums_.contains(loop->name.substr(0, std::min(dot, loop->name.find('$')))) &&
+      is_innermost(loop->body);
   if (!reduction) {
     Stmt result = IRMutator::visit(loop);
     pop();

@@ -117,7 +117,8 @@ TEST_F(RanksTest, ALostRankEndsWith75AndARestartGoesOn) {
 import os, signal, subprocess, sys, time
 folder, command = sys.argv[1], sys.argv[2:]
 signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-child = subprocess.Popen(command)
+# mpirun signals whole process groups: the rank is to get one signal, not two.
+child = subprocess.Popen(command, start_new_session=True)
 if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
     while not os.path.exists(folder + "/kill"):
         time.sleep(0.001)
