@@ -108,8 +108,7 @@ TEST_F(RanksTest, TwoRanksEqualOneAfter50Steps) {
 
 // Ends with 75, and goes on with another number of ranks from the step where it was lost.
 TEST_F(RanksTest, ALostRankEndsWith75AndARestartGoesOn) {
-  // Enough of them to be killed in time.
-  set_steps(240);
+  set_steps(60);
   completed("undisturbed", "");
   // Each rank leaves its number and exit code; the second one dies at its own hand.
   const std::string rank = join_path(folder_.path(), "rank");
@@ -151,7 +150,7 @@ sys.exit(code)
   // One process instead of two.
   const TrainResult restarted = completed("lost", "");
   EXPECT_TRUE(restarted.continued);
-  EXPECT_EQ(restarted.steps, 240);
+  EXPECT_EQ(restarted.steps, 60);
   EXPECT_LT(difference("undisturbed", "lost"), 1e-5);
 }
 
