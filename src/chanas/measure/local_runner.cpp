@@ -296,8 +296,8 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
   std::vector<size_t> distinct, source;
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& stage = plan.stages[i];
-    auto [it, fresh] = first.try_emplace(
-        {stage.workload.fingerprint(), stage.schedule, stage.prefetch_bytes}, i);
+    auto [it, fresh] =
+        first.try_emplace({stage.workload.fingerprint(), stage.schedule, stage.prefetch_bytes}, i);
     if (fresh) distinct.push_back(i);
     source.push_back(it->second);
   }

@@ -97,9 +97,8 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
   return std::make_unique<InterpretedKernel>(space, schedule, runtime);
 }
 
-Status compile_object(const ScheduleSpace& space, const Schedule& schedule,
-                      const CompileOptions&, const std::string& symbol,
-                      const std::string& object_path) {
+Status compile_object(const ScheduleSpace& space, const Schedule& schedule, const CompileOptions&,
+                      const std::string& symbol, const std::string& object_path) {
   return write_file_atomic(object_path, symbol + " " + to_text(space, schedule));
 }
 

@@ -53,8 +53,7 @@ const Buffer& buffer_of(const ExecutionPlan& plan, int index) {
 }  // namespace
 
 NetworkRunner::Key NetworkRunner::key_of(const ExecutionPlan& plan, const Stage& stage) {
-  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads,
-          stage.prefetch_bytes};
+  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads, stage.prefetch_bytes};
 }
 
 Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime) {

@@ -179,8 +179,8 @@ StatusOr<Json> Worker::object(const Json& request) {
   CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
   CHANAS_ASSIGN_OR_RETURN(int64_t prefetch_bytes,
                           integer(request, "prefetch_bytes", 0, int64_t{1} << 30));
-  CHANAS_RETURN_IF_ERROR(compile_object(made.space, made.schedule,
-                                        {.prefetch_bytes = prefetch_bytes}, symbol, path));
+  CHANAS_RETURN_IF_ERROR(
+      compile_object(made.space, made.schedule, {.prefetch_bytes = prefetch_bytes}, symbol, path));
   return Json::object();
 }
 
