@@ -9,10 +9,10 @@
 #include "chanas/base/log.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
-#include "chanas/cli/limits.h"
 #include "chanas/cli/model.h"
 #include "chanas/deploy/deploy.h"
 #include "chanas/graph/onnx.h"
+#include "chanas/measure/limits.h"
 #include "chanas/tune/latency_table.h"
 
 namespace chanas {
@@ -62,27 +62,6 @@ Status write_model(const Flags& flags, const Model& model, const ExecutionPlan& 
       export_network(request, [](const std::string& step) { log_info("  {}", step); }).status());
   log_info("exported to {}", flags.folder);
   return absl::OkStatus();
-}
-
-// One stage against the machine's limits: its work at peak, or its operands read and written once
-// at the speed of the cache, whichever takes longer.
-struct StageCost {
-  double macs = 0, bytes = 0, roofline_us = 0;
-};
-
-StageCost stage_cost(const ExecutionPlan& plan, const Stage& stage, const MachineLimits& limits) {
-  StageCost cost;
-  const Graph& graph = stage.workload.graph;
-  cost.macs = static_cast<double>(macs(graph));
-  int64_t floats = plan.buffers[static_cast<size_t>(stage.output)].shape.elements();
-  for (int input : stage.inputs)
-    floats += plan.buffers[static_cast<size_t>(input)].shape.elements();
-  cost.bytes = static_cast<double>(floats * int64_t{sizeof(float)} + weight_bytes(graph));
-  if (limits.gflops > 0) {
-    cost.roofline_us =
-        std::max(2e-3 * cost.macs / limits.gflops, 1e-3 * cost.bytes / limits.cache_gb_per_s);
-  }
-  return cost;
 }
 
 // Where the time goes: rows for people, the same as JSON.

@@ -11,6 +11,7 @@
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
 #include "chanas/cli/model.h"
+#include "chanas/graph/passes.h"
 #include "chanas/pipeline/pipeline.h"
 #include "chanas/tune/latency_table.h"
 
@@ -22,6 +23,8 @@ struct Flags {
   DeviceFlags device;
   std::string run_dir;
   std::string schedule, trace;
+  bool passes = false;
+  std::vector<std::string> without;
 };
 
 // The network that a finished run returned.
@@ -99,7 +102,35 @@ Status show_schedules(const ExecutionPlan& plan, const Flags& flags, const Globa
   return absl::OkStatus();
 }
 
+// The graph passes at work on one network.
+Status show_passes(const Flags& flags, const Globals& globals) {
+  if (flags.network.empty()) return absl::InvalidArgumentError("--passes needs a network");
+  CHANAS_ASSIGN_OR_RETURN(Graph graph, load_unfused(flags.network));
+  std::vector<PassRun> runs;
+  CHANAS_RETURN_IF_ERROR(run_passes(graph, nullptr, flags.without, &runs));
+  std::vector<std::vector<std::string>> rows;
+  Json json = Json::array();
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const PassRun& run = runs[i];
+    const std::string& help = fusion_passes()[i].help;
+    rows.push_back({run.name, std::to_string(run.ops_before), std::to_string(run.ops_after),
+                    run.disabled ? "off" : fmt::format("{:.1f}", run.us), help});
+    json.push_back({{"pass", run.name},
+                    {"disabled", run.disabled},
+                    {"ops_before", run.ops_before},
+                    {"ops_after", run.ops_after},
+                    {"us", run.us},
+                    {"help", help}});
+  }
+  if (globals.json)
+    print_json(json);
+  else
+    print_table({"pass", "ops before", "after", "us", "what it does"}, rows);
+  return absl::OkStatus();
+}
+
 Status explain(Flags flags, const Globals& globals) {
+  if (flags.passes) return show_passes(flags, globals);
   int64_t weight_bytes = 0;
   Model model;
   if (!flags.run_dir.empty()) {
@@ -190,7 +221,8 @@ void add_explain(CLI::App& app, Cli& cli) {
       app, cli, "explain",
       "where each microsecond of a network comes from: row, record, schedule, age",
       "chanas explain --run-dir runs/demo\n  chanas explain mobilenet_v3_large --store chanas.db\n"
-      "  chanas explain mobilenet_v3_large --schedule units.3");
+      "  chanas explain mobilenet_v3_large --schedule units.3\n"
+      "  chanas explain mobilenet_v3_large --passes --without fuse-residual");
   auto flags = std::make_shared<Flags>();
   sub->add_option("network", flags->network, "network of the zoo, network file or graph file");
   sub->add_option("--run-dir", flags->run_dir, "the network that this run returned")
@@ -201,6 +233,11 @@ void add_explain(CLI::App& app, Cli& cli) {
       ->type_name("STAGE");
   sub->add_option("--trace", flags->trace, "another schedule of that stage, as text")
       ->needs(sub->get_option("--schedule"));
+  sub->add_flag("--passes", flags->passes,
+                "show what each graph pass does to the network, and its time");
+  sub->add_option("--without", flags->without, "graph passes to leave out")
+      ->type_name("PASS")
+      ->needs(sub->get_option("--passes"));
   add_device_options(sub, flags->device);
   sub->callback(
       [flags, &cli] { cli.action = [flags, &cli] { return explain(*flags, cli.globals); }; });

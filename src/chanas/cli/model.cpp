@@ -18,9 +18,13 @@ bool is_graph_file(const std::string& path) {
   return json.ok() && json->is_object() && json->contains("ops");
 }
 
-StatusOr<Model> read_graph_file(const std::string& path) {
+StatusOr<Graph> read_graph(const std::string& path) {
   CHANAS_ASSIGN_OR_RETURN(Json json, read_json(path));
-  CHANAS_ASSIGN_OR_RETURN(Graph graph, graph_from_json(json));
+  return graph_from_json(json);
+}
+
+StatusOr<Model> read_graph_file(const std::string& path) {
+  CHANAS_ASSIGN_OR_RETURN(Graph graph, read_graph(path));
   CHANAS_RETURN_IF_ERROR(run_passes(graph, nullptr));
   Model model;
   model.name = std::filesystem::path(path).stem().string();
@@ -43,6 +47,16 @@ StatusOr<Model> load_model(const std::string& name_or_path) {
   }
   CHANAS_ASSIGN_OR_RETURN(Network network, load_network(name_or_path));
   return model_of(network);
+}
+
+StatusOr<Graph> load_unfused(const std::string& name_or_path) {
+  if (is_graph_file(name_or_path)) {
+    StatusOr<Graph> graph = read_graph(name_or_path);
+    if (!graph.ok()) return annotate(graph.status(), name_or_path);
+    return graph;
+  }
+  CHANAS_ASSIGN_OR_RETURN(Network network, load_network(name_or_path));
+  return lower(network);
 }
 
 }  // namespace chanas

@@ -23,4 +23,7 @@ Model model_of(const Network& network);
 // kNotFound and kInvalidArgument as load_network, and what graph_from_json and cut_graph refuse.
 StatusOr<Model> load_model(const std::string& name_or_path);
 
+// The same before any pass, structure alone: what explain --passes shows them at work on.
+StatusOr<Graph> load_unfused(const std::string& name_or_path);
+
 }  // namespace chanas

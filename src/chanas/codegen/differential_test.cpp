@@ -24,7 +24,7 @@ Target target_of(int index) {
   const auto host = local_target();
   CHANAS_CHECK(host.ok()) << host.status().message();
   const bool avx2 = host->triple.find("avx2") != std::string::npos;
-  return avx2 && index / 14 % 3 == 2 ? simulated_target() : *host;
+  return avx2 && index / kExampleKinds % 3 == 2 ? simulated_target() : *host;
 }
 
 TEST(Differential, RandomSchedulesMatchTheInterpreter) {
@@ -39,7 +39,7 @@ TEST(Differential, RandomSchedulesMatchTheInterpreter) {
   for (int i = 0; i < count; ++i) {
     const int index = i / kPerWorkload;
     const KernelCase test_case(example_workload(seed, index), index);
-    const int threads = 1 + index / 14 % 2;
+    const int threads = 1 + index / kExampleKinds % 2;
     const ScheduleSpace space = schedule_space(test_case.workload(), target_of(index), threads);
     Rng rng(seed, "schedule", i);
     const Schedule schedule =

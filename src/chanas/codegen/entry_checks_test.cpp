@@ -43,7 +43,7 @@ TEST(EntryChecks, ARoundedSplitThatLeavesTheBufferStays) {
 TEST(EntryChecks, WithoutConstraintsNothingIsProven) { EXPECT_GT(left_of(0, false), 0); }
 
 TEST(EntryChecks, KernelsOfEveryKindNeedNone) {
-  for (int index = 0; index < 14; ++index) {
+  for (int index = 0; index < kExampleKinds; ++index) {
     const Workload workload = example_workload(2, index);
     const ScheduleSpace space = schedule_space(workload, *local_target(), 2);
     const auto kernel = compile_jit(space, default_schedule(space), {.assertions = true}, nullptr);

@@ -162,7 +162,7 @@ Workload example_workload(uint64_t seed, int index) {
   const int stride = rng.choose(std::vector<int>{1, 1, 1, 2, 2, 3});
   Maker maker;
   const int c = channels();
-  switch (index % 14) {
+  switch (index % kExampleKinds) {
     case 0: {  // 1x1
       const int x = maker.add(input(h, w, c));
       maker.conv(x, channels(), 1, 1, act(), rng.bernoulli(0.8));
@@ -236,6 +236,15 @@ Workload example_workload(uint64_t seed, int index) {
     }
     case 12: {
       maker.pool(maker.add(input(h, w, c)));
+      break;
+    }
+    case 13: {  // stem + depthwise, with and without the projection
+      const int x = maker.add(input(2 * h + 1, 2 * w, static_cast<int>(rng.uniform_int(1, 4))));
+      const int d =
+          maker.depthwise(maker.conv(x, c, rng.choose(std::vector<int>{3, 3, 5}),
+                                     static_cast<int>(rng.uniform_int(1, 2)), act(), true),
+                          kernel, stride, act());
+      if (rng.bernoulli(0.7)) maker.conv(d, channels(), 1, 1, Activation::kNone, true);
       break;
     }
     default: {  // rarer graphs: not fused, or windows on inner values

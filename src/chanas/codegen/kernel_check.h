@@ -53,6 +53,7 @@ class GuardedBuffer {
 
 // Workloads of every kind over the shapes that a test should cover: strides, windows, odd sizes,
 // channels that no vector divides. `seed` draws the details; the kinds take turns with `index`.
+inline constexpr int kExampleKinds = 15;
 Workload example_workload(uint64_t seed, int index);
 
 }  // namespace chanas

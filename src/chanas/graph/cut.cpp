@@ -44,29 +44,48 @@ class Cutter {
   std::map<std::string, int, std::less<>> index_;
 };
 
-Element cut_unit(const Cutter& cutter, const Unit& unit, const std::string& name) {
+std::string stem_key(const Network& network) {
+  const Stem& stem = network.stem;
+  return fmt::format("stem h{} c{} o{} k{} s{} {}", network.resolution, network.channels,
+                     stem.c_out, stem.kernel, stem.stride, activation_name(stem.act));
+}
+
+// The stem and the unit that it joins.
+std::string joined_key(const Network& network) {
+  return stem_key(network) + " + " + unit_key(network.units.front());
+}
+
+// A unit, together with `lead`, the convolution before its depthwise one: "units.3.expand", the
+// stem, or nothing.
+std::vector<Cut> unit_cuts(const Cutter& cutter, const Unit& unit, const std::string& name,
+                           const std::string& lead) {
   auto op = [&](const char* part) { return cutter.op(name + "." + part); };
   std::vector<Ops> stages;
-  if (unit.expand) stages.push_back({op("expand.conv")});
+  if (!lead.empty()) stages.push_back({cutter.op(lead + ".conv")});
   stages.push_back({op("depthwise.conv")});
-  Element element{unit_key(unit), name, {}};
+  const std::string fused = lead.substr(lead.rfind('.') + 1) + "+depthwise";
+  std::vector<Cut> cuts;
   if (unit.se_channels > 0) {
     stages.push_back({op("se.pool"), op("se.reduce"), op("se.expand")});
     stages.push_back({op("se.scale"), op("project.conv")});
-    element.cuts.push_back(cutter.cut("unfused", stages, {}));
-    if (unit.expand) element.cuts.push_back(cutter.cut("expand+depthwise", stages, {true}));
-    return element;
+    cuts.push_back(cutter.cut("unfused", stages, {}));
+    if (!lead.empty()) cuts.push_back(cutter.cut(fused, stages, {true}));
+    return cuts;
   }
   stages.push_back({op("project.conv")});
-  element.cuts.push_back(cutter.cut("unfused", stages, {}));
-  if (unit.expand) {
-    element.cuts.push_back(cutter.cut("depthwise+project", stages, {false, true}));
-    element.cuts.push_back(cutter.cut("expand+depthwise", stages, {true}));
-    element.cuts.push_back(cutter.cut("all", stages, {true, true}));
+  cuts.push_back(cutter.cut("unfused", stages, {}));
+  if (lead.empty()) {
+    cuts.push_back(cutter.cut("depthwise+project", stages, {true}));
   } else {
-    element.cuts.push_back(cutter.cut("depthwise+project", stages, {true}));
+    cuts.push_back(cutter.cut("depthwise+project", stages, {false, true}));
+    cuts.push_back(cutter.cut(fused, stages, {true}));
+    cuts.push_back(cutter.cut("all", stages, {true, true}));
   }
-  return element;
+  return cuts;
+}
+
+Element cut_unit(const Cutter& cutter, const Unit& unit, const std::string& name) {
+  return {unit_key(unit), name, unit_cuts(cutter, unit, name, unit.expand ? name + ".expand" : "")};
 }
 
 // " m960 hswish"
@@ -75,15 +94,23 @@ std::string layer_key(char letter, int channels, Activation act) {
   return fmt::format(" {}{} {}", letter, channels, activation_name(act));
 }
 
-Element cut_stem(const Cutter& cutter, const Network& network) {
-  const Stem& stem = network.stem;
-  return {fmt::format("stem h{} c{} o{} k{} s{} {}", network.resolution, network.channels,
-                      stem.c_out, stem.kernel, stem.stride, activation_name(stem.act)),
-          "stem",
-          {cutter.cut("unfused", {{cutter.op("stem.conv")}}, {})}};
+std::string head_key(const Network& network) {
+  const Head& head = network.head;
+  const bool units = !network.units.empty();
+  const int h =
+      units ? network.units.back().h_out() : strided(network.resolution, network.stem.stride);
+  return fmt::format("head h{} c{}{}{} b{:d} n{}", h,
+                     units ? network.units.back().c_out : network.stem.c_out,
+                     layer_key('m', head.conv_channels, head.conv_act),
+                     layer_key('x', head.mix_channels, head.mix_act),
+                     head.mix_channels > 0 && head.mix_bias, head.classes);
 }
 
-Element cut_head(const Cutter& cutter, const Graph& graph, const Network& network) {
+Element cut_stem(const Cutter& cutter, const Network& network) {
+  return {stem_key(network), "stem", {cutter.cut("unfused", {{cutter.op("stem.conv")}}, {})}};
+}
+
+Element cut_head(const Cutter& cutter, const Network& network) {
   const Head& head = network.head;
   const bool conv = head.conv_channels > 0;
   std::vector<Ops> stages;
@@ -91,28 +118,40 @@ Element cut_head(const Cutter& cutter, const Graph& graph, const Network& networ
   stages.push_back({cutter.op("head.pool")});
   if (head.mix_channels > 0) stages.push_back({cutter.op("mix")});
   stages.push_back({cutter.op("classifier")});
-
-  const Shape& in = graph.ops[graph.ops[stages[0][0]].inputs[0]].shape;
-  Element element{fmt::format("head h{} c{}{}{} b{:d} n{}", in.h, in.c,
-                              layer_key('m', head.conv_channels, head.conv_act),
-                              layer_key('x', head.mix_channels, head.mix_act),
-                              head.mix_channels > 0 && head.mix_bias, head.classes),
-                  "head",
-                  {cutter.cut("unfused", stages, {})}};
+  Element element{head_key(network), "head", {cutter.cut("unfused", stages, {})}};
   if (conv) element.cuts.push_back(cutter.cut("conv+pool", stages, {true}));
   return element;
 }
 
 }  // namespace
 
+bool stem_joins(const Network& network) {
+  return !network.units.empty() && !network.units.front().expand && !network.units.front().residual;
+}
+
 CutNetwork cut_network(const Network& network) {
   CutNetwork result{fused_graph(network), {}};
   const Cutter cutter(result.graph);
-  result.elements.push_back(cut_stem(cutter, network));
-  for (size_t i = 0; i < network.units.size(); ++i)
-    result.elements.push_back(cut_unit(cutter, network.units[i], fmt::format("units.{}", i)));
-  result.elements.push_back(cut_head(cutter, result.graph, network));
+  size_t next = 0;
+  if (stem_joins(network)) {
+    result.elements.push_back({joined_key(network), "stem+units.0",
+                               unit_cuts(cutter, network.units[next++], "units.0", "stem")});
+  } else {
+    result.elements.push_back(cut_stem(cutter, network));
+  }
+  for (; next < network.units.size(); ++next)
+    result.elements.push_back(cut_unit(cutter, network.units[next], fmt::format("units.{}", next)));
+  result.elements.push_back(cut_head(cutter, network));
   return result;
+}
+
+std::vector<std::string> element_keys(const Network& network) {
+  const bool joins = stem_joins(network);
+  std::vector<std::string> keys = {joins ? joined_key(network) : stem_key(network)};
+  for (size_t i = joins ? 1 : 0; i < network.units.size(); ++i)
+    keys.push_back(unit_key(network.units[i]));
+  keys.push_back(head_key(network));
+  return keys;
 }
 
 std::vector<Element> elements(const Network& network) { return cut_network(network).elements; }
@@ -122,7 +161,11 @@ Element unit_element(const Unit& unit) {
   return cut_unit(Cutter(graph), unit, "unit");
 }
 
-Element stem_element(const Network& network) { return cut_network(network).elements.front(); }
+Element stem_element(const Network& network) {
+  const Graph graph = fused_graph(network);
+  return cut_stem(Cutter(graph), network);
+}
+
 Element head_element(const Network& network) { return cut_network(network).elements.back(); }
 
 }  // namespace chanas

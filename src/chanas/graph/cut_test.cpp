@@ -95,7 +95,7 @@ TEST(Cuts, GiveTheValuesOfRandomNetworks) {
     const Network network = random_network(rng);
     const CutNetwork cut = cut_network(network);
     ASSERT_EQ(cut.graph, fused_graph(network));
-    ASSERT_EQ(cut.elements.size(), network.units.size() + 2);
+    ASSERT_EQ(cut.elements.size(), network.units.size() + 2 - (stem_joins(network) ? 1 : 0));
     const Parameters parameters = random_parameters(cut.graph, seed);
     const std::vector<Values> values =
         interpret(cut.graph, parameters, {random_values(cut.graph.ops[0].shape, rng)}, true);
@@ -191,15 +191,53 @@ TEST(Cuts, OfStemAndHead) {
   EXPECT_THAT(kinds(head.cuts[0]), ElementsAre("pool", "conv1x1"));
 }
 
+// Only where nothing else reads the stem is it one element with the first unit.
+TEST(Cuts, OfAStemThatTheFirstUnitJoins) {
+  Network network;
+  network.resolution = 32;
+  network.units = {{.h_in = 16, .c_in = 16, .c_mid = 16, .c_out = 24, .expand = false}};
+  network.head = {.conv_channels = 0, .mix_channels = 0, .classes = 10};
+  std::vector<Element> whole = elements(network);
+  ASSERT_EQ(whole.size(), 2u);
+  EXPECT_EQ(whole[0].name, "stem+units.0");
+  EXPECT_EQ(whole[0].key, stem_element(network).key + " + " + unit_key(network.units[0]));
+  EXPECT_THAT(cut_names(whole[0]),
+              ElementsAre("unfused", "depthwise+project", "stem+depthwise", "all"));
+  EXPECT_THAT(kinds(whole[0].cuts[2]), ElementsAre("conv3x3+depthwise", "conv1x1"));
+  EXPECT_THAT(kinds(whole[0].cuts[3]), ElementsAre("conv3x3+depthwise+conv1x1"));
+
+  network.units[0].se_channels = 8;
+  EXPECT_THAT(cut_names(elements(network)[0]), ElementsAre("unfused", "stem+depthwise"));
+  network.units[0].c_out = 16;
+  network.units[0].residual = true;
+  EXPECT_EQ(elements(network).size(), 3u);
+  network.units[0] = {.h_in = 16, .c_in = 16, .c_mid = 48, .c_out = 24};
+  EXPECT_EQ(elements(network).size(), 3u);
+}
+
+TEST(Cuts, KeysAreThoseOfTheElements) {
+  Rng rng(29);
+  int joined = 0;
+  for (int i = 0; i < 40; ++i) {
+    const Network network = random_network(rng);
+    joined += stem_joins(network);
+    std::vector<std::string> keys;
+    for (const Element& element : elements(network)) keys.push_back(element.key);
+    EXPECT_EQ(element_keys(network), keys);
+  }
+  EXPECT_GT(joined, 2);
+}
+
 // The row of a unit in the latency table serves every network that holds the unit.
 TEST(Cuts, OfAUnitAloneAreThoseInsideANetwork) {
   Rng rng(17);
   for (int i = 0; i < 20; ++i) {
     const Network network = random_network(rng);
     const std::vector<Element> whole = elements(network);
-    for (size_t u = 0; u < network.units.size(); ++u) {
+    const size_t joined = stem_joins(network) ? 1 : 0;
+    for (size_t u = joined; u < network.units.size(); ++u) {
       const Element alone = unit_element(network.units[u]);
-      const Element& inside = whole[u + 1];
+      const Element& inside = whole[u + 1 - joined];
       EXPECT_EQ(inside.key, alone.key);
       EXPECT_EQ(cut_names(inside), cut_names(alone));
       for (size_t c = 0; c < alone.cuts.size(); ++c)

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "chanas/base/names.h"
@@ -124,14 +125,18 @@ Graph fuse(Graph graph) {
 }  // namespace
 
 const std::vector<Pass>& fusion_passes() {
-  static const std::vector<Pass> passes = {{"fold-batch-norm", fold_batch_norm},
-                                           {"fuse-activation", fuse_activation},
-                                           {"fuse-residual", fuse_residual},
-                                           {"remove-dead", remove_dead}};
+  static const std::vector<Pass> passes = {
+      {"fold-batch-norm", "batch norm into weights and bias of the convolution before it",
+       fold_batch_norm},
+      {"fuse-activation", "activation into the epilogue of the convolution before it",
+       fuse_activation},
+      {"fuse-residual", "addition into the epilogue of the convolution before it", fuse_residual},
+      {"remove-dead", "ops that the output does not need go, with their parameters", remove_dead}};
   return passes;
 }
 
-Status run_passes(Graph& graph, Parameters* parameters, const std::vector<std::string>& disabled) {
+Status run_passes(Graph& graph, Parameters* parameters, const std::vector<std::string>& disabled,
+                  std::vector<PassRun>* runs) {
   std::vector<std::string> names;
   for (const Pass& pass : fusion_passes()) names.push_back(pass.name);
   for (const std::string& name : disabled) {
@@ -144,10 +149,20 @@ Status run_passes(Graph& graph, Parameters* parameters, const std::vector<std::s
   }
   CHANAS_RETURN_IF_ERROR(check(graph, parameters));
   for (const Pass& pass : fusion_passes()) {
-    if (std::ranges::find(disabled, pass.name) != disabled.end()) continue;
-    Status status = pass.run(graph, parameters);
-    if (status.ok()) status = check(graph, parameters);
-    if (!status.ok()) return annotate(status, "pass " + pass.name);
+    PassRun run{pass.name};
+    run.ops_before = static_cast<int>(graph.ops.size());
+    run.disabled = std::ranges::find(disabled, pass.name) != disabled.end();
+    if (!run.disabled) {
+      const auto start = std::chrono::steady_clock::now();
+      Status status = pass.run(graph, parameters);
+      const std::chrono::duration<double, std::micro> elapsed =
+          std::chrono::steady_clock::now() - start;
+      run.us = elapsed.count();
+      if (status.ok()) status = check(graph, parameters);
+      if (!status.ok()) return annotate(status, "pass " + pass.name);
+    }
+    run.ops_after = static_cast<int>(graph.ops.size());
+    if (runs != nullptr) runs->push_back(std::move(run));
   }
   return absl::OkStatus();
 }

@@ -228,6 +228,20 @@ TEST(RemoveDead, DropsOpsAndParametersButKeepsInputs) {
   EXPECT_EQ(parameters.items[0].first, "alive.weight");
 }
 
+TEST(RunPasses, ReportsEveryPass) {
+  Graph graph = lower(Unit{.h_in = 5, .c_in = 8, .c_mid = 16, .c_out = 8});
+  const int before = static_cast<int>(graph.ops.size());
+  std::vector<PassRun> runs;
+  ASSERT_TRUE(run_passes(graph, nullptr, {"fuse-activation"}, &runs).ok());
+  ASSERT_EQ(runs.size(), fusion_passes().size());
+  EXPECT_EQ(runs[0].name, "fold-batch-norm");
+  EXPECT_EQ(runs[0].ops_before, before);
+  EXPECT_EQ(runs[0].ops_after, before - 3);  // one batch norm per convolution
+  EXPECT_TRUE(runs[1].disabled);
+  EXPECT_EQ(runs[1].ops_after, runs[1].ops_before);
+  EXPECT_EQ(runs.back().ops_after, static_cast<int>(graph.ops.size()));
+}
+
 TEST(RunPasses, RefusesUnknownNamesAndBadPairs) {
   Graph graph = lower(Unit{.h_in = 5, .c_in = 8, .c_mid = 16, .c_out = 8});
   const Graph before = graph;

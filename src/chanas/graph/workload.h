@@ -49,22 +49,28 @@ Parameters group_parameters(const Group& group, const Parameters& parameters);
 
 // A way to cut one element (stem, unit or head) into groups, in execution order.
 struct Cut {
-  std::string name;  // "unfused", "depthwise+project", "expand+depthwise", "all", "conv+pool"
+  // "unfused", "depthwise+project", "expand+depthwise", "stem+depthwise", "all", "conv+pool"
+  std::string name;
   std::vector<Group> groups;
 };
 
 // A network's elements in order: the stem, every unit, the head; each with its useful cuts,
 // "unfused" first. A unit with SE ends a group at the pool, because the mean needs the whole
 // tensor; its squeeze (pool, reduce, expand-with-gate) is one group and the scale belongs to the
-// projection's group.
+// projection's group. Where only the first depthwise convolution reads the stem (stem_joins), stem
+// and first unit are one element.
 struct Element {
-  // unit_key() for units; "stem h224 c3 o16 k3 s2 hswish" and
-  // "head h7 c160 m960 hswish x1280 hswish b0 n1000" for the ends.
+  // unit_key() for units; "stem h224 c3 o16 k3 s2 hswish", with " + " and the first unit's where
+  // it joins, and "head h7 c160 m960 hswish x1280 hswish b0 n1000" for the ends.
   std::string key;
-  std::string name;  // "stem", "units.3", "head"; "unit" for unit_element
+  std::string name;  // "stem", "stem+units.0", "units.3", "head"; "unit" for unit_element
   std::vector<Cut> cuts;
 };
 std::vector<Element> elements(const Network& network);
+// Their keys alone.
+std::vector<std::string> element_keys(const Network& network);
+// The first unit has neither an expansion nor a residual.
+bool stem_joins(const Network& network);
 // The fused graph that Group::ops of elements(network) index, and the elements, consistent.
 struct CutNetwork {
   Graph graph;
@@ -76,7 +82,7 @@ CutNetwork cut_network(const Network& network);
 // not verify, or holds an op that belongs to the inside of a network (names it).
 StatusOr<CutNetwork> cut_graph(const Graph& graph);
 // The cuts of one unit alone (the LUT's rows), with Group::ops indexing fused_graph(unit); and of
-// stem and head of a network, indexing cut_network(network).graph.
+// stem (by itself, joined or not) and head of a network, indexing cut_network(network).graph.
 Element unit_element(const Unit& unit);
 Element stem_element(const Network& network);
 Element head_element(const Network& network);

@@ -5,6 +5,7 @@
 #include "chanas/base/file.h"
 #include "chanas/base/log.h"
 #include "chanas/base/progress.h"
+#include "chanas/measure/limits.h"
 #include "chanas/pipeline/stages.h"
 #include "chanas/report/report.h"
 
@@ -46,11 +47,22 @@ void add_search(const Json& search, ReportData& data) {
 Status add_winner(StageContext& context, const Json& result, ReportData& data) {
   CHANAS_ASSIGN_OR_RETURN(Network network, network_from_json(result["network"]));
   CHANAS_ASSIGN_OR_RETURN(const LatencyTable* table, context.table());
+  MachineLimits machine;
+  if (const Json& verify = context.output("verify"); verify.contains("machine")) {
+    machine = {verify["machine"]["gflops"], verify["machine"]["cache_gb_per_s"]};
+  }
+  CHANAS_ASSIGN_OR_RETURN(const ExecutionPlan plan, table->plan(network));
+  auto stage = plan.stages.begin();
   for (const Element& element : cut_network(network).elements) {
     const TableRow* row = table->find(element.key);
     CHANAS_CHECK(row != nullptr) << element.key;
-    data.rows.push_back(
-        {element.name, row->choice.cut, row->default_us, row->latency_us, row->trials});
+    ReportData::TableRow& shown = data.rows.emplace_back();
+    shown = {element.name, row->choice.cut, row->default_us, row->latency_us, row->trials};
+    for (int i = 0; i < row->stages; ++i) {
+      const StageCost cost = stage_cost(plan, *stage++, machine);
+      shown.macs += cost.macs;
+      shown.roofline_us += cost.roofline_us;
+    }
   }
   const Json& latency = result["latency_us"];
   const Json& accuracy = result["accuracy"];

@@ -5,6 +5,7 @@
 
 #include "chanas/base/log.h"
 #include "chanas/base/progress.h"
+#include "chanas/measure/limits.h"
 #include "chanas/pipeline/stages.h"
 
 namespace chanas {
@@ -92,6 +93,10 @@ Status run_verify_stage(StageContext& context, Json& output) {
   for (const Finalist& f : inside) finalists.push_back(to_json(space, f));
   for (const Finalist& f : over) rejected.push_back(to_json(space, f));
   output["limit_us"] = limit_us;
+  if (config.device == "local") {  // the others measure nothing
+    const MachineLimits machine = measure_limits(runner->target(), config.threads);
+    output["machine"] = {{"gflops", machine.gflops}, {"cache_gb_per_s", machine.cache_gb_per_s}};
+  }
   output["finalists"] = finalists;
   output["over_limit"] = rejected;
   log_info("  {} of {} finalists inside {:.3f} ms; best {:.1f} % on the ranking part at {:.3f} ms",

@@ -29,6 +29,14 @@ StatusOr<Cost> row_cost(const LatencyTable& table, const std::string& key, bool 
   return Cost{row->default_us, static_cast<int>(row->default_choice.schedules.size())};
 }
 
+// What the first unit of `network` adds to its stem, which it may be one element with.
+StatusOr<Cost> first_unit_cost(const LatencyTable& table, const Network& network, bool tuned) {
+  if (!stem_joins(network)) return row_cost(table, unit_key(network.units.front()), tuned);
+  CHANAS_ASSIGN_OR_RETURN(Cost cost, row_cost(table, element_keys(network).front(), tuned));
+  CHANAS_ASSIGN_OR_RETURN(const Cost stem, row_cost(table, stem_element(network).key, tuned));
+  return Cost{cost.us - stem.us, cost.stages - stem.stages};
+}
+
 // Solves the symmetric positive definite system over the unknowns in `active` (bit i: unknown i);
 // the others are 0.
 using Vector = std::array<double, 3>;
@@ -167,13 +175,15 @@ StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
     return term.scale * cost.us + term.per_stage_us * cost.stages;
   };
   for (const SubSpace& cell : predictor.cells_) {
-    const Network network = to_network(space, smallest(space, cell));
-    std::vector<std::string> fixed = {stem_element(network).key, head_element(network).key};
-    if (space.first_channels > 0) fixed.push_back(unit_key(network.units.front()));
+    Network network = to_network(space, smallest(space, cell));
     CellRows rows;
     rows.fixed_us = term.constant_us;
-    for (const std::string& key : fixed) {
+    for (const std::string& key : {stem_element(network).key, element_keys(network).back()}) {
       CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
+      rows.fixed_us += corrected(cost);
+    }
+    if (space.first_channels > 0) {
+      CHANAS_ASSIGN_OR_RETURN(const Cost cost, first_unit_cost(table, network, tuned));
       rows.fixed_us += corrected(cost);
     }
     for (size_t block = 0; block < space.blocks.size(); ++block) {
@@ -183,7 +193,11 @@ StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
           for (const int expand : space.expands) {
             const Unit unit =
                 elastic_unit(space, cell, static_cast<int>(block), later, {kernel, expand});
-            CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, unit_key(unit), tuned));
+            const bool is_first = space.first_channels == 0 && block == 0 && !later;
+            if (is_first) network.units.front() = unit;
+            CHANAS_ASSIGN_OR_RETURN(const Cost cost, is_first
+                                                         ? first_unit_cost(table, network, tuned)
+                                                         : row_cost(table, unit_key(unit), tuned));
             rows.unit_us.push_back(corrected(cost));
           }
         }
@@ -260,9 +274,7 @@ Arch LatencyPredictor::minimum_arch(const SubSpace& cell) const {
 
 StatusOr<BoundarySample> table_sum(const LatencyTable& table, const Network& network, bool tuned) {
   BoundarySample sample;
-  std::vector<std::string> keys = {stem_element(network).key, head_element(network).key};
-  for (const Unit& unit : network.units) keys.push_back(unit_key(unit));
-  for (const std::string& key : keys) {
+  for (const std::string& key : element_keys(network)) {
     CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
     sample.sum_us += cost.us;
     sample.stages += cost.stages;

@@ -139,19 +139,29 @@ std::string cells_table(const ReportData& data, const TimeUnit& unit) {
                lines);
 }
 
+// Where a row stands: `amount` / us, "-" where either is not known.
+std::string per_us(double amount, double us, fmt::format_string<double> format) {
+  if (!(amount > 0) || !(us > 0)) return "-";
+  return fmt::format(format, amount / us);
+}
+
 std::string elements_table(const ReportData& data, const TimeUnit& unit) {
   std::vector<TableLine> lines;
   for (const ReportData::TableRow& row : data.rows) {
     lines.push_back(
         {{row.element, significant(unit.of(row.default_us)), significant(unit.of(row.tuned_us)),
           row.tuned_us > 0 ? fmt::format("{:.2f}x", row.default_us / row.tuned_us) : "-",
-          fmt::format("{}", row.trials), row.cut}});
+          per_us(2e-3 * row.macs, row.tuned_us, "{:.0f}"),
+          per_us(100 * row.roofline_us, row.tuned_us, "{:.0f} %"), fmt::format("{}", row.trials),
+          row.cut}});
   }
   return table("wide", "The returned network's rows of the latency table",
                {{"element", true},
                 {"default, " + unit.name},
                 {"tuned, " + unit.name},
                 {"speed-up"},
+                {"GFLOP/s"},
+                {"of the roofline"},
                 {"schedules tried"},
                 {"cut into kernels", true}},
                lines);

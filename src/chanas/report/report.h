@@ -64,6 +64,8 @@ struct ReportData {
     std::string element, cut;
     double default_us = 0, tuned_us = 0;
     int trials = 0;
+    double macs = 0;         // 0: not known
+    double roofline_us = 0;  // the least time by the machine's limits; 0: not known
   };
   std::vector<TableRow> rows;  // of the winner, in order
 

@@ -138,7 +138,7 @@ TEST(ReportTest, ValuesThatAreNotNumbersAreNotDrawn) {
     data.search_progress.push_back({bad, 0.5, bad});
     data.training.push_back({bad, bad, bad, bad, bad});
     data.tuning.push_back({1000, bad});
-    data.rows.push_back({"bad", "", bad, 1, 0});
+    data.rows.push_back({"bad", "", bad, 1, 0, bad, bad});
   }
   data.cells[1].mean_latency_us = data.cells[1].mean_macs = nan;
   data.latency_mape = nan;

@@ -89,7 +89,8 @@ inline ReportData sample_report(const std::string& space_name = "demo", double s
   data.network = to_network(space, arch);
   auto add_row = [&](const std::string& element, const std::string& cut) {
     const double tuned = scale_us * rng.uniform_real(0.01, 0.08);
-    data.rows.push_back({element, cut, tuned * rng.uniform_real(1, 3), tuned, 24});
+    data.rows.push_back({element, cut, tuned * rng.uniform_real(1, 3), tuned, 24, 4e4 * tuned,
+                         tuned * rng.uniform_real(0.4, 1)});
   };
   add_row("stem 3->8 @32", "whole");
   for (const Unit& unit : data.network->units) {

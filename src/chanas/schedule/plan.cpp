@@ -99,16 +99,22 @@ void lay_out(ExecutionPlan& plan) {
     plan.stages[i].prefetch_bytes = prefetch_bytes(plan, weight_bytes, i);
 }
 
-// "units.3" and {"units.3.expand.conv", "units.3.depthwise.conv"} -> "units.3/expand+depthwise".
+// "units.3" and {"units.3.expand.conv", "units.3.depthwise.conv"} -> "units.3/expand+depthwise";
+// of two joined elements the one that holds the group, or both: "stem+units.0/conv+depthwise".
 std::string stage_name(const Element& element, const Graph& graph, const Group& group) {
-  std::vector<std::string> parts;
+  std::vector<std::string> owners, parts;
   for (int index : group.ops) {
     std::string part = graph.ops[index].name;
-    if (part.starts_with(element.name + ".")) part.erase(0, element.name.size() + 1);
+    std::string owner = element.name;
+    if (const size_t plus = owner.find('+'); plus != std::string::npos && !part.starts_with(owner))
+      owner = part.starts_with(owner.substr(plus + 1) + ".") ? owner.substr(plus + 1)
+                                                             : owner.substr(0, plus);
+    if (part.starts_with(owner + ".")) part.erase(0, owner.size() + 1);
     if (part.ends_with(".conv")) part.erase(part.size() - 5);
+    if (owners.empty() || owners.back() != owner) owners.push_back(std::move(owner));
     parts.push_back(std::move(part));
   }
-  return element.name + "/" + join(parts, "+");
+  return join(owners, "+") + "/" + join(parts, "+");
 }
 
 StatusOr<const Cut*> find_cut(const Element& element, const std::string& name) {

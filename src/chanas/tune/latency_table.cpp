@@ -126,8 +126,15 @@ StatusOr<ExecutionPlan> LatencyTable::plan(const CutNetwork& cut, const std::str
 
 std::vector<Element> space_elements(const ArchSpace& space, const SubSpace& cell) {
   const Network network = to_network(space, smallest(space, cell));
+  const Unit& first = network.units.front();
   std::vector<Element> elements = {stem_element(network)};
-  for (const Unit& unit : distinct_units(space, cell)) elements.push_back(unit_element(unit));
+  for (const Unit& unit : distinct_units(space, cell)) {
+    elements.push_back(unit_element(unit));
+    Network start = network;
+    start.units = {unit};
+    if (unit.h_in == first.h_in && unit.c_in == first.c_in && stem_joins(start))
+      elements.push_back(chanas::elements(start).front());
+  }
   elements.push_back(head_element(network));
   return elements;
 }

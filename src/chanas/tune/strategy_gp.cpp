@@ -26,6 +26,7 @@ constexpr size_t kFitPoints = 128;    // for the hyper-parameters
 constexpr int kFitIterations = 30;
 constexpr size_t kFirstFit = 8;  // trials of the kind; again whenever they have doubled
 constexpr size_t kStale = 12;  // trials without gain after which the neighbours of the best follow
+constexpr size_t kDoubt = 4;   // trials without gain after which the model is not always asked
 constexpr double kGain = 0.002;  // relative; less is noise
 
 using Entries = std::vector<const Experience::Entry*>;
@@ -263,6 +264,10 @@ class GpStrategy : public SearchStrategy {
       return start(state, rng);
     }
     const Standing now = standing(state.history);
+    // Where the model is wrong about a region it would never look there, and never learn.
+    if (now.stale >= kDoubt && state.tried() % 3 == 0) {
+      if (auto child = unjudged(state, rng)) return child;
+    }
     Candidates candidates;
     bool descends = false;
     if (now.best != nullptr && now.stale >= kStale) {
@@ -280,6 +285,17 @@ class GpStrategy : public SearchStrategy {
   }
 
  private:
+  // A child of a start point, as evolution makes it.
+  static std::optional<Proposal> unjudged(const SearchState& state, Rng& rng) {
+    constexpr int kAttempts = 16;
+    const StartPoints starts(state.history);
+    for (int i = 0; i < kAttempts && !starts.empty(); ++i) {
+      Proposal child = starts.child(state.space, state.options.gamma, rng);
+      if (!state.taken(child.schedule)) return child;
+    }
+    return std::nullopt;
+  }
+
   // Of a few random points the one that the draft model likes best.
   std::optional<Proposal> start(const SearchState& state, Rng& rng) {
     std::optional<Proposal> best;

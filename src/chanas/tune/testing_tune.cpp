@@ -27,8 +27,8 @@ ArchSpace tiny_space() {
 
 void tune_elements(Store& store, const std::vector<Element>& elements, int trials) {
   WatchedRunner runner;
-  const Status status =
-      tune(runner, store, tuning_tasks(elements), testing_plan(), {.trials = trials}, nullptr);
+  const Status status = tune(runner, store, tuning_tasks(elements), testing_plan(),
+                             {.strategy = "evolution", .trials = trials}, nullptr);
   CHANAS_CHECK(status.ok()) << status.ToString();
 }
 

@@ -1,4 +1,4 @@
-#include "chanas/cli/limits.h"
+#include "chanas/measure/limits.h"
 
 #include <algorithm>
 #include <atomic>
@@ -7,8 +7,6 @@
 #include <functional>
 #include <thread>
 #include <vector>
-
-#include "chanas/target/target.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -117,6 +115,21 @@ MachineLimits measure_limits(const Target& target, int threads) {
   (void)threads;
 #endif
   return limits;
+}
+
+StageCost stage_cost(const ExecutionPlan& plan, const Stage& stage, const MachineLimits& limits) {
+  StageCost cost;
+  const Graph& graph = stage.workload.graph;
+  cost.macs = static_cast<double>(macs(graph));
+  int64_t floats = plan.buffers[static_cast<size_t>(stage.output)].shape.elements();
+  for (int input : stage.inputs)
+    floats += plan.buffers[static_cast<size_t>(input)].shape.elements();
+  cost.bytes = static_cast<double>(floats * int64_t{sizeof(float)} + weight_bytes(graph));
+  if (limits.gflops > 0) {
+    cost.roofline_us =
+        std::max(2e-3 * cost.macs / limits.gflops, 1e-3 * cost.bytes / limits.cache_gb_per_s);
+  }
+  return cost;
 }
 
 }  // namespace chanas
