@@ -115,6 +115,23 @@ class ErrorsTest(ChanasTestCase):
         self.assertRegex(done.stderr, "error: .*r/.*(File too large|disk|full)")
         self.chanas(*command)
 
+    def test_records_of_another_device_or_thread_count_are_not_mixed(self):
+        network = ROOT / "tests" / "tiny_network.toml"
+        tune = ["tune", network, "--trials", "2", "--store", "t.db", "--device", "simulated"]
+        self.chanas(*tune)
+        with contextlib.closing(sqlite3.connect(self.folder / "t.db")) as db:
+            records = db.execute("SELECT count(*) FROM records").fetchone()[0]
+        use = ["explain", network, "--store", "t.db", "--device"]
+        done = self.chanas(*use, "simulated", "--threads", "2", expect=1)
+        self.assertRegex(done.stderr, "no rows for device .* plan threads2.*it has: .*plan threads1.*tune")
+        done = self.chanas(*use, "local", expect=1)
+        self.assertRegex(done.stderr, "no rows for device .*it has: device .*tune")
+        self.chanas(*use, "simulated")
+        # The other thread count is measured beside the first; nothing of that is lost or used again.
+        self.chanas(*tune, "--threads", "2")
+        with contextlib.closing(sqlite3.connect(self.folder / "t.db")) as db:
+            self.assertEqual(db.execute("SELECT count(*) FROM records").fetchone()[0], 2 * records)
+
     def test_two_runs_in_one_folder(self):
         first = subprocess.Popen(
             [str(BIN / "chanas"), "run", "--config", str(self.config()), "--run-dir", "r"],

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "chanas/base/file.h"
 #include "chanas/base/log.h"
+#include "chanas/base/stats.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
 #include "chanas/cli/model.h"
@@ -22,21 +24,23 @@ struct Flags {
   std::string network = "mobilenet_v3_large";
   DeviceFlags device;
   int repeats = 3, samples = 50;
-  bool layers = false;
+  bool layers = false, against_default = false;
   std::string onnx, folder;
 };
 
 constexpr uint64_t kWeightSeed = 1;
 
 // Tuned where a store is named, else default schedules.
+StatusOr<ExecutionPlan> untuned_plan(const Device& device, const Model& model) {
+  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan,
+                          default_plan(model.cut, device.runner->target(), device.plan.threads));
+  plan.network = model.name;
+  return plan;
+}
+
 StatusOr<ExecutionPlan> bench_plan(Device& device, const Model& model) {
+  if (!device.store) return untuned_plan(device, model);
   const Target& target = device.runner->target();
-  if (!device.store) {
-    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan,
-                            default_plan(model.cut, target, device.plan.threads));
-    plan.network = model.name;
-    return plan;
-  }
   CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, model.weight_bytes));
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table, LatencyTable::build(*device.store, device.key, target,
                                                                   model.cut.elements));
@@ -99,13 +103,21 @@ Status bench(const Flags& flags, const Globals& globals) {
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
   CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, bench_plan(device, model));
   const bool tuned = device.store != nullptr;
+  if (flags.against_default && !tuned) {
+    return absl::InvalidArgumentError("--against-default compares the schedules of a --store");
+  }
   const auto work = static_cast<double>(macs(model.cut.graph));
   log_info("{}: {:.1f}M multiply-adds, {} stages, {} schedules, {} thread(s)", model.name,
            work / 1e6, plan.stages.size(), tuned ? "tuned" : "default", plan.threads);
   CHANAS_RETURN_IF_ERROR(write_model(flags, model, plan));
   if (flags.repeats == 0) return absl::OkStatus();
+  std::optional<ExecutionPlan> untuned;
+  if (flags.against_default) {
+    CHANAS_ASSIGN_OR_RETURN(untuned, untuned_plan(device, model));
+  }
   Json repeats = Json::array();
   std::vector<std::vector<std::string>> rows;
+  std::vector<double> speedups;
   NetworkMeasurement best;
   for (int i = 0; i < flags.repeats; ++i) {
     CHANAS_ASSIGN_OR_RETURN(NetworkMeasurement m,
@@ -119,6 +131,13 @@ Status bench(const Flags& flags, const Globals& globals) {
                        {"p90_us", m.p90_us},
                        {"min_us", m.min_us}});
     if (i == 0 || m.median_us < best.median_us) best = m;
+    if (!untuned) continue;
+    CHANAS_ASSIGN_OR_RETURN(const NetworkMeasurement d,
+                            device.runner->measure_network(*untuned, flags.samples));
+    speedups.push_back(d.median_us / m.median_us);
+    rows.back().push_back(fmt::format("{:.3f}", d.median_us / 1000));
+    rows.back().push_back(fmt::format("{:.3f}", speedups.back()));
+    repeats.back()["default_us"] = d.median_us;
   }
   MachineLimits limits;
   if (flags.layers) limits = measure_limits(plan.target, plan.threads);
@@ -134,7 +153,14 @@ Status bench(const Flags& flags, const Globals& globals) {
                 {"layers", layers}});
     return absl::OkStatus();
   }
-  print_table({"repeat", "median ms", "p10", "p90", "min", "GFLOP/s"}, rows);
+  std::vector<std::string> header = {"repeat", "median ms", "p10", "p90", "min", "GFLOP/s"};
+  if (untuned) header.insert(header.end(), {"default ms", "default / tuned"});
+  print_table(header, rows);
+  if (untuned) {
+    fmt::print("\nover default schedules: {:.3f}x (median of {} turns)\n", median(speedups),
+               speedups.size());
+    std::fflush(stdout);
+  }
   if (flags.layers) {
     fmt::print("\nroofline: {:.0f} GFLOP/s, {:.0f} GB/s from the cache, measured now\n",
                limits.gflops, limits.cache_gb_per_s);
@@ -159,6 +185,8 @@ void add_bench(CLI::App& app, Cli& cli) {
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));
   sub->add_flag("--layers", flags->layers, "time of every stage, against the machine's limits");
+  sub->add_flag("--against-default", flags->against_default,
+                "measure default schedules too, in turns, and give the ratio");
   sub->add_option("--onnx", flags->onnx,
                   "also write the network (random weights) for other runtimes")
       ->type_name("FILE");

@@ -43,13 +43,13 @@ double History::best_us(size_t first_trials) const {
   return best;
 }
 
-double expected_gain(const History& history, double weight) {
+double expected_gain(const History& history) {
   const double best = history.best_us();
   CHANAS_CHECK(best > 0);
   const size_t count = history.trials().size();
   const double before = history.best_us(count / 2);
   const double fell = before > 0 ? 1 - best / before : 1;
-  return weight * best * (fell + 1.0 / static_cast<double>(count));
+  return best * (fell + 1.0 / static_cast<double>(count));
 }
 
 }  // namespace chanas::internal

@@ -48,9 +48,9 @@ class History {
   std::string failure_;
 };
 
-// What the next trial of a workload is expected to gain, in the unit of weight * microseconds: the
-// best latency times the share by which it fell during the later half of the trials, plus 1 /
-// trials for what is not known yet. Needs a valid trial.
-double expected_gain(const History& history, double weight);
+// Microseconds that the next trial of a workload is expected to gain: the best latency times the
+// share by which it fell during the later half of the trials, plus 1 / trials for what is not known
+// yet. Needs a valid trial.
+double expected_gain(const History& history);
 
 }  // namespace chanas::internal

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "chanas/tune/importance.h"
 #include "chanas/tune/testing_tune.h"
 
 namespace chanas {
@@ -211,10 +212,28 @@ TEST(History, ExpectsGainWhereTimesFellAndAreLarge) {
     return internal::History(records);
   };
   // By hand: the best fell from 100 to 50 in the later half, so 50 * (0.5 + 1 / 4).
-  EXPECT_DOUBLE_EQ(expected_gain(history({100, 120, 50, 60}), 1), 37.5);
-  EXPECT_DOUBLE_EQ(expected_gain(history({100, 120, 50, 60}), 2), 75);
-  EXPECT_DOUBLE_EQ(expected_gain(history({50, 120, 100, 60}), 1), 12.5);
-  EXPECT_DOUBLE_EQ(expected_gain(history({10}), 1), 20);
+  EXPECT_DOUBLE_EQ(expected_gain(history({100, 120, 50, 60})), 37.5);
+  EXPECT_DOUBLE_EQ(expected_gain(history({50, 120, 100, 60})), 12.5);
+  EXPECT_DOUBLE_EQ(expected_gain(history({10})), 20);
+}
+
+// Two elements; the first may take workload 0 alone, 1 and 2, or 1 and 3.
+TEST(Importance, FallsWithTheDistanceToTheBestCut) {
+  const std::vector<std::vector<CutOf>> cuts = {
+      {{0, 0}, {1, 0}}, {{0, 1}, {0, 2}}, {{0, 1}}, {{0, 2}}, {}};
+  std::vector<double> now = internal::importance(cuts, {100, 60, 40, 50, 7});
+  EXPECT_DOUBLE_EQ(now[0], 2);  // as good as 1 and 2, and all there is of the other element
+  EXPECT_DOUBLE_EQ(now[1], 1);
+  EXPECT_DOUBLE_EQ(now[2], 1);
+  EXPECT_GT(now[3], 0.2);
+  EXPECT_LT(now[3], 0.6);
+  EXPECT_DOUBLE_EQ(now[4], 1);
+  // A cut without a valid record, or far behind, still gets a little.
+  now = internal::importance(cuts, {100, 600, 40, 0, 7});
+  EXPECT_DOUBLE_EQ(now[0], 2);
+  EXPECT_GT(now[3], 0);
+  EXPECT_LT(now[3], 0.1);
+  EXPECT_DOUBLE_EQ(now[1], now[3]);
 }
 
 }  // namespace

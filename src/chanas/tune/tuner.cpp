@@ -7,10 +7,12 @@
 #include <cmath>
 #include <ctime>
 #include <map>
+#include <optional>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
 #include "chanas/tune/history.h"
+#include "chanas/tune/importance.h"
 #include "chanas/tune/strategy.h"
 
 namespace chanas {
@@ -22,6 +24,8 @@ using internal::SearchStrategy;
 
 // Schedules tried for a workload whose default fails before it is given up.
 constexpr int kRescueTrials = 16;
+// Best schedules that a lesson of the same workload passes on.
+constexpr size_t kHints = 3;
 // When that many trials have failed and none was ever valid, the device is probably broken, not the
 // schedules: other schedules get their chance before further defaults, then tuning ends.
 constexpr int kSuspicious = 64;
@@ -30,10 +34,12 @@ struct Task {
   Workload workload;
   std::string fingerprint;
   double weight = 1;
+  std::vector<CutOf> cuts;
   ScheduleSpace space;
   History history;
+  std::vector<Schedule> hints;       // tried after the default
   Experience* experience = nullptr;  // of the kind
-  double gain = 0;                   // expected_gain of the history
+  double gain = 0;                   // expected of the next trial, as far as it matters
   bool exhausted = false;
   std::set<Schedule> pending;  // in the batch being made
 
@@ -60,6 +66,13 @@ class Tuner {
 
  private:
   void learn(const Lesson& lesson);
+  // Of the same workload as a task, measured under another plan.
+  static void hint(const Lesson& lesson, Task& task);
+  // Learns from what the store holds of the device and thread count under other plans.
+  Status learn_from_other_plans(const std::map<std::string, size_t>& index);
+  std::optional<Proposal> propose(const Task& task);
+  // What the next trial of each task is expected to gain.
+  void weigh();
   // Trials so far while none was ever valid; 0 after the first valid one.
   int fruitless() const;
   Task* pick(bool in_budget);
@@ -88,7 +101,9 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     const std::string fingerprint = task.workload.fingerprint();
     const auto [entry, is_new] = index.emplace(fingerprint, tasks_.size());
     if (!is_new) {
-      tasks_[entry->second].weight += task.weight;
+      Task& known = tasks_[entry->second];
+      known.weight += task.weight;
+      known.cuts.insert(known.cuts.end(), task.cuts.begin(), task.cuts.end());
       continue;
     }
     CHANAS_RETURN_IF_ERROR(store_.put_workload(task.workload));
@@ -96,10 +111,12 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     added.workload = task.workload;
     added.fingerprint = fingerprint;
     added.weight = task.weight;
+    added.cuts = task.cuts;
     added.space = schedule_space(task.workload, runner_.target(), plan_.threads);
     added.experience = &experience_[task.workload.kind()];
     added.experience->know(added.space);
   }
+  CHANAS_RETURN_IF_ERROR(learn_from_other_plans(index));
   std::vector<Record> records;
   CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> stored,
                           read_lessons(store_, key_, runner_.target()));
@@ -124,11 +141,25 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     const Task& task = tasks_[index.at(record.workload)];
     task.experience->add(task.space, internal::trial_of(record));
   }
-  for (Task& task : tasks_) {
-    if (start_again) task.history = History();
-    if (task.valid()) task.gain = expected_gain(task.history, task.weight);
+  if (start_again) {
+    for (Task& task : tasks_) task.history = History();
   }
+  weigh();
   return absl::OkStatus();
+}
+
+void Tuner::weigh() {
+  std::vector<std::vector<CutOf>> cuts;
+  std::vector<double> best_us;
+  for (const Task& task : tasks_) {
+    cuts.push_back(task.cuts);
+    best_us.push_back(task.history.best_us());
+  }
+  const std::vector<double> matters = internal::importance(cuts, best_us);
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    Task& task = tasks_[i];
+    if (task.valid()) task.gain = task.weight * matters[i] * expected_gain(task.history);
+  }
 }
 
 void Tuner::learn(const Lesson& lesson) {
@@ -137,6 +168,41 @@ void Tuner::learn(const Lesson& lesson) {
   for (const Record& record : lesson.records) {
     kind->second.add(lesson.space, internal::trial_of(record));
   }
+}
+
+void Tuner::hint(const Lesson& lesson, Task& task) {
+  std::vector<std::pair<double, Schedule>> valid;
+  const History history(lesson.records);
+  for (const internal::Trial& trial : history.trials()) {
+    if (trial.ok && check_legal(task.space, trial.schedule).ok()) {
+      valid.emplace_back(trial.latency_us, trial.schedule);
+    }
+  }
+  std::stable_sort(valid.begin(), valid.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < std::min(kHints, valid.size()); ++i) {
+    task.hints.push_back(valid[i].second);
+  }
+}
+
+Status Tuner::learn_from_other_plans(const std::map<std::string, size_t>& index) {
+  CHANAS_ASSIGN_OR_RETURN(const auto keys, store_.keys());
+  for (const auto& [key, count] : keys) {
+    RecordKey other = key_;
+    other.plan = key.plan;
+    if (key == key_ || !(key == other)) continue;
+    CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> lessons,
+                            read_lessons(store_, key, runner_.target()));
+    for (const Lesson& lesson : lessons) {
+      const auto task = index.find(lesson.space.workload.fingerprint());
+      if (task == index.end()) {
+        learn(lesson);
+      } else {
+        hint(lesson, tasks_[task->second]);
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 int Tuner::fruitless() const {
@@ -178,14 +244,23 @@ Task* Tuner::pick(bool in_budget) {
   return best;
 }
 
+std::optional<Proposal> Tuner::propose(const Task& task) {
+  if (task.history.has_default()) {
+    for (const Schedule& schedule : task.hints) {
+      if (task.history.contains(schedule) || task.pending.contains(schedule)) continue;
+      return Proposal{schedule, "transfer"};
+    }
+  }
+  return strategy_->propose({task.space, task.history, task.pending, *task.experience, options_});
+}
+
 std::vector<Slot> Tuner::next_batch(bool in_budget) {
   std::vector<Slot> batch;
   const auto size = static_cast<size_t>(std::max(1, runner_.batch_size()));
   while (batch.size() < size) {
     Task* task = pick(in_budget);
     if (task == nullptr) break;
-    auto proposal = strategy_->propose(
-        {task->space, task->history, task->pending, *task->experience, options_});
+    auto proposal = propose(*task);
     if (!proposal) {
       task->exhausted = true;
       continue;
@@ -218,8 +293,8 @@ Status Tuner::measure(const std::vector<Slot>& batch) {
     Task& task = *batch[i].task;
     task.history.add(records[i]);
     task.experience->add(task.space, internal::trial_of(records[i]));
-    if (task.valid()) task.gain = expected_gain(task.history, task.weight);
   }
+  weigh();
   return absl::OkStatus();
 }
 
@@ -339,15 +414,12 @@ const std::vector<std::string>& strategy_names() {
 std::vector<TuningTask> tuning_tasks(const std::vector<Element>& elements) {
   std::vector<TuningTask> tasks;
   std::map<std::string, size_t> index;
-  for (const Element& element : elements) {
-    for (const Cut& cut : element.cuts) {
-      for (const Group& group : cut.groups) {
+  for (size_t e = 0; e < elements.size(); ++e) {
+    for (size_t c = 0; c < elements[e].cuts.size(); ++c) {
+      for (const Group& group : elements[e].cuts[c].groups) {
         const auto [entry, is_new] = index.emplace(group.workload.fingerprint(), tasks.size());
-        if (is_new) {
-          tasks.push_back({group.workload, 1.0});
-        } else {
-          tasks[entry->second].weight += 1;
-        }
+        if (is_new) tasks.push_back({group.workload, 1.0, {}});
+        tasks[entry->second].cuts.push_back({static_cast<int>(e), static_cast<int>(c)});
       }
     }
   }

@@ -41,11 +41,18 @@ struct TuneOptions {
 };
 const std::vector<std::string>& strategy_names();
 
-// Weight of a workload: how much the networks of the space gain when it gets faster; the next
-// trials go where weight * expected gain is largest. Equal weights are fine.
+// A cut of an element, both by number.
+struct CutOf {
+  int element = 0, cut = 0;
+};
+
+// A workload, how much its time weighs, and the cuts that are made of it. The next trials go where
+// weight * importance * expected gain is largest: one for every element that takes a cut with the
+// workload, less where such a cut is behind the element's best one. Without cuts: one.
 struct TuningTask {
   Workload workload;
   double weight = 1.0;
+  std::vector<CutOf> cuts = {};
 };
 
 struct TuneProgress {
@@ -58,7 +65,9 @@ struct TuneProgress {
 // Measures what the store does not hold yet: repeating a call with the same options measures
 // nothing, and after a kill it continues. What is proposed is a function of the options, the tasks
 // and the records under the key, in their order, so a search replays from its records. The "gp"
-// strategy learns from all workloads of a kind together.
+// strategy learns from all workloads of a kind together, and from what the store holds of the same
+// device and thread count under other plans (networks of other sizes); the best schedules that the
+// same workload has there are tried after its default.
 // Failed trials are not repeated either, unless nothing at all ever worked.
 //
 // A workload whose default fails gets up to 16 other schedules until one works; if none does, a
@@ -73,7 +82,7 @@ Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
 struct Proposal {
   Schedule schedule;
   // "default", "random", "mutation", "crossover", "descent" (neighbour of the best), "transfer"
-  // (best of another shape), "grid"
+  // (best of another shape, or of another plan), "grid"
   std::string origin;
 };
 // A search of one workload alone in `space`, which may offer fewer choices than the workload has:
@@ -85,7 +94,7 @@ Status search_space(
     const std::function<StatusOr<std::vector<MeasureResult>>(std::span<const Candidate>)>& measure,
     std::vector<Record>& records);
 
-// Distinct workloads of elements, in a stable order; weight = how often they occur.
+// Distinct workloads of elements, in a stable order, with the cuts that they occur in.
 std::vector<TuningTask> tuning_tasks(const std::vector<Element>& elements);
 
 }  // namespace chanas

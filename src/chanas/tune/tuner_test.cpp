@@ -39,17 +39,17 @@ class TunerTest : public ::testing::Test {
   TuneProgress progress;
 };
 
-TEST_F(TunerTest, TasksAreDistinctAndWeighted) {
+TEST_F(TunerTest, TasksAreDistinctAndKnowTheirCuts) {
   std::set<std::string> seen;
-  double weight = 0, groups = 0;
+  size_t places = 0, groups = 0;
   for (const TuningTask& task : tasks) {
     EXPECT_TRUE(seen.insert(task.workload.fingerprint()).second);
-    weight += task.weight;
+    places += task.cuts.size();
   }
   for (const Element& element : space_elements(tiny_space())) {
-    for (const Cut& cut : element.cuts) groups += static_cast<double>(cut.groups.size());
+    for (const Cut& cut : element.cuts) groups += cut.groups.size();
   }
-  EXPECT_EQ(weight, groups);
+  EXPECT_EQ(places, groups);
   EXPECT_LT(tasks.size(), groups);
 }
 
@@ -108,6 +108,31 @@ TEST_F(TunerTest, MeasuresDefaultsFirstAndWithoutBudget) {
   EXPECT_TRUE(
       LatencyTable::build(*store, testing_key(), simulated_target(), space_elements(tiny_space()))
           .ok());
+}
+
+// What was found for networks of another size is tried first, and learnt from.
+TEST_F(TunerTest, StartsFromOtherPlans) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.strategy = "evolution", .trials = 8}).ok());
+  const std::vector<TuningSummary> before = *store->summaries(testing_key());
+  MeasurePlan other = testing_plan();
+  other.cold_bytes = 1 << 24;
+  const RecordKey key = record_key(runner.target(), other);
+  ASSERT_NE(key.plan, testing_key().plan);
+  ASSERT_TRUE(
+      tune(runner, *store, tasks, other, {.strategy = "evolution", .trials = 2}, nullptr).ok());
+  int transferred = 0;
+  for (const TuningSummary& summary : before) {
+    const std::vector<Record> records = *store->records(summary.workload, key);
+    ASSERT_EQ(records.size(), 2u);
+    EXPECT_EQ(records[0].origin, "default");
+    EXPECT_EQ(records[1].origin, "transfer");
+    if (summary.best == summary.default_schedule) continue;
+    ++transferred;
+    EXPECT_EQ(records[1].schedule, summary.best);
+  }
+  EXPECT_GT(transferred, 3);
+  EXPECT_EQ(store->summaries(testing_key())->size(), before.size());
 }
 
 TEST_F(TunerTest, FillsBatchesWithDifferentWorkloads) {
