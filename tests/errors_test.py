@@ -122,9 +122,9 @@ class ErrorsTest(ChanasTestCase):
         with contextlib.closing(sqlite3.connect(self.folder / "t.db")) as db:
             records = db.execute("SELECT count(*) FROM records").fetchone()[0]
         use = ["explain", network, "--store", "t.db", "--device"]
-        done = self.chanas(*use, "simulated", "--threads", "2", expect=1)
+        done = self.chanas(*use, "simulated", "--threads", "2", expect=3)
         self.assertRegex(done.stderr, "no rows for device .* plan threads2.*it has: .*plan threads1.*tune")
-        done = self.chanas(*use, "local", expect=1)
+        done = self.chanas(*use, "local", expect=3)
         self.assertRegex(done.stderr, "no rows for device .*it has: device .*tune")
         self.chanas(*use, "simulated")
         # The other thread count is measured beside the first; nothing of that is lost or used again.
