@@ -455,7 +455,9 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
                             Rng(options.dropout_seed, on.dropout_stream, i))
                    .narrow(0, on.batch.first, on.batch.n);
       }
-      const Variable logits = forward(on.patches, on.batch.n, keep);
+      // Losses in double: early in a training a gap is as small as the last bit of a float loss,
+      // and its sign, which decides the gradient, would be that of rounding.
+      const Variable logits = forward(on.patches, on.batch.n, keep).to(at::kDouble);
       Variable loss;
       if (labels) {
         loss = of_whole(cross_entropy(logits, on.labels), on.batch, options.ranks);
