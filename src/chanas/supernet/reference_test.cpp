@@ -7,8 +7,8 @@
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/functions.h"
 #include "chanas/supernet/losses.h"
+#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/testing.h"
-#include "chanas/supernet/trainer.h"
 
 namespace chanas {
 namespace {
