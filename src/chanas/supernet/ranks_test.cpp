@@ -7,7 +7,6 @@
 #include <signal.h>
 
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -58,19 +57,13 @@ class RanksTest : public testing::Test {
   }
 
   std::vector<std::string> checkpoints(const std::string& name) {
-    std::vector<std::string> paths;
-    std::error_code none;
-    for (const auto& entry : std::filesystem::directory_iterator(files(name).folder, none)) {
-      if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
-    }
-    std::sort(paths.begin(), paths.end());
-    return paths;
+    return testing_supernet::weight_files(files(name).folder);
   }
 
   // Largest difference of any weight.
   double difference(const std::string& a, const std::string& b) {
-    const auto left = read_safetensors(checkpoints(a).back());
-    const auto right = read_safetensors(checkpoints(b).back());
+    const auto left = read_safetensors(checkpoints(a).front());
+    const auto right = read_safetensors(checkpoints(b).front());
     CHANAS_CHECK(left.ok() && right.ok());
     double most = 0;
     for (const auto& [name, tensor] : left->parameters.items) {
