@@ -2,9 +2,12 @@
 import json
 import os
 import pathlib
+import random
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,3 +72,33 @@ class ChanasTestCase(unittest.TestCase):
 
     def chanas_json(self, *arguments, **options):
         return json.loads(self.chanas("--json", *arguments, **options).stdout)
+
+    def assert_kills_change_nothing(self, command, result, kill, kills=20):
+        """command(name), killed at random points and repeated, ends with the result of command("whole").
+
+        kill(child, chance, duration) lets a running child live for a while and kills it, unless it ends before;
+        the undisturbed command has taken `duration` seconds.
+        """
+        def complete(name):
+            done = subprocess.run(command(name), cwd=self.folder, capture_output=True, text=True, timeout=300)
+            self.assertEqual(done.returncode, 0, f"{done.stdout}\n{done.stderr}")
+            return result(name)
+
+        start = time.monotonic()
+        want = complete("whole")
+        duration = time.monotonic() - start
+        chance = random.Random(5)
+        hits = finished = rounds = 0
+        while hits < kills:
+            rounds += 1
+            self.assertLess(rounds, 4 * kills, "kills never hit")
+            with subprocess.Popen(command(f"killed{finished}"), cwd=self.folder, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+                kill(child, chance, duration)
+            if child.returncode == -signal.SIGKILL:
+                hits += 1
+                continue
+            self.assertEqual(child.returncode, 0)
+            self.assertEqual(result(f"killed{finished}"), want)
+            finished += 1
+        self.assertEqual(complete(f"killed{finished}"), want)

@@ -1,7 +1,6 @@
 """A run killed at 20 random points gives the same result as an undisturbed one (simulated device,
 so that no measurement differs)."""
 import json
-import random
 import signal
 import subprocess
 import time
@@ -9,7 +8,6 @@ import unittest
 
 from chanas_test_case import BIN, ChanasTestCase
 
-KILLS = 20
 STAGES = ["space", "tune", "train", "narrow", "predict", "search", "verify"]
 
 
@@ -29,33 +27,14 @@ class ResumeTest(ChanasTestCase):
         return [str(BIN / "chanas"), "run", "--config", str(self.config()), "--run-dir", run, "--until", "verify"]
 
     def test_killed_runs_end_the_same(self):
-        start = time.monotonic()
-        subprocess.run(self.command("whole"), cwd=self.folder, check=True, capture_output=True, timeout=300)
-        duration = time.monotonic() - start
-        want = self.outputs("whole")
-
-        chance = random.Random(7)
-        kills = finished = rounds = 0
-        while kills < KILLS:
-            rounds += 1
-            self.assertLess(rounds, 4 * KILLS, "kills never hit the run")
-            run = f"killed{finished}"
-            child = subprocess.Popen(
-                self.command(run), cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        def kill(child, chance, duration):
             # Early points in a run are as likely as late ones: each attempt covers about a third.
             try:
-                child.wait(timeout=chance.uniform(0.02, duration / 3))
-                self.assertEqual(child.returncode, 0)
-                self.assertEqual(self.outputs(run), want)
-                finished += 1
+                child.communicate(timeout=chance.uniform(0.02, duration / 3))
             except subprocess.TimeoutExpired:
-                child.send_signal(signal.SIGKILL)
-                child.wait()
-                kills += 1
-        run = f"killed{finished}"
-        done = subprocess.run(self.command(run), cwd=self.folder, capture_output=True, text=True, timeout=300)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(self.outputs(run), want)
+                child.kill()
+
+        self.assert_kills_change_nothing(self.command, self.outputs, kill)
 
     def test_interrupt_saves_and_says_how_to_go_on(self):
         command = [str(BIN / "chanas"), "run", "--config", str(self.config()), "--run-dir", "r"]

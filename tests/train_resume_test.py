@@ -1,14 +1,10 @@
 """chanas-nn killed in the middle of training at 20 random points ends with the same weights."""
 import hashlib
 import json
-import random
-import subprocess
 import tomllib
 import unittest
 
 from chanas_test_case import BIN, ROOT, ChanasTestCase
-
-KILLS = 20
 
 
 class TrainResumeTest(ChanasTestCase):
@@ -30,32 +26,15 @@ class TrainResumeTest(ChanasTestCase):
         return newest.name, hashlib.sha256(newest.read_bytes()).hexdigest()
 
     def test_killed_training_ends_the_same(self):
-        done = subprocess.run(self.job("whole"), capture_output=True, text=True, timeout=300)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        want = self.weights("whole")
-
-        chance = random.Random(5)
-        kills = rounds = finished = 0
-        while kills < KILLS:
-            rounds += 1
-            self.assertLess(rounds, 3 * KILLS, "kills never hit the training")
-            folder = f"killed{finished}"
-            child = subprocess.Popen(self.job(folder), stdout=subprocess.PIPE, text=True)
+        def kill(child, chance, _):
             # So many events of this attempt are let through.
             for _ in range(chance.randint(1, 14)):
                 line = child.stdout.readline()
                 if not line or '"result"' in line:
-                    break
-            if line and '"result"' not in line:
-                child.kill()
-                kills += 1
-            child.stdout.close()
-            if child.wait() == 0:
-                self.assertEqual(self.weights(folder), want)
-                finished += 1
-        done = subprocess.run(self.job(f"killed{finished}"), capture_output=True, text=True, timeout=300)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertEqual(self.weights(f"killed{finished}"), want)
+                    return
+            child.kill()
+
+        self.assert_kills_change_nothing(self.job, self.weights, kill)
 
 
 if __name__ == "__main__":

@@ -118,8 +118,11 @@ TEST(DecodeTest, TransparentPngLiesOnWhite) {
               {2, 1, {10, 20, 30, 255, 255, 255}}, 0);
 }
 
-// 16-bit samples written by the full interface, so that no colour space is declared.
+// 16-bit samples (three a pixel, or one of grey) written by the full interface, so that no colour
+// space is declared.
 std::string encode_png16(int width, int height, const std::vector<uint16_t>& samples) {
+  const auto row = samples.size() / static_cast<size_t>(height);
+  const bool grey = row == static_cast<size_t>(width);
   std::string out;
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
   png_infop info = png_create_info_struct(png);
@@ -130,13 +133,12 @@ std::string encode_png16(int width, int height, const std::vector<uint16_t>& sam
       },
       nullptr);
   png_set_IHDR(png, info, static_cast<uint32_t>(width), static_cast<uint32_t>(height), 16,
-               PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-               PNG_FILTER_TYPE_DEFAULT);
+               grey ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_write_info(png, info);
   png_set_swap(png);
   for (int y = 0; y < height; ++y) {
-    png_write_row(png,
-                  reinterpret_cast<png_const_bytep>(&samples[static_cast<size_t>(y * width * 3)]));
+    png_write_row(png, reinterpret_cast<png_const_bytep>(&samples[static_cast<size_t>(y) * row]));
   }
   png_write_end(png, nullptr);
   png_destroy_write_struct(&png, &info);
@@ -148,6 +150,19 @@ TEST(DecodeTest, SixteenBitPngKeepsItsBrightness) {
   std::vector<uint16_t> wide;
   for (const uint8_t v : image.pixels) wide.push_back(static_cast<uint16_t>(v * 257));
   expect_near(decoded(encode_png16(20, 10, wide)), image, 1);
+}
+
+TEST(DecodeTest, GreyPngOfAnyDepth) {
+  std::vector<uint8_t> grey;
+  std::vector<uint16_t> wide;
+  RgbImage expected{16, 16, {}};
+  for (int i = 0; i < 256; ++i) {
+    grey.push_back(static_cast<uint8_t>(i));
+    wide.push_back(static_cast<uint16_t>(i * 257));
+    for (int c = 0; c < 3; ++c) expected.pixels.push_back(static_cast<uint8_t>(i));
+  }
+  expect_near(decoded(encode_png(grey.data(), 16, 16, PNG_FORMAT_GRAY)), expected, 0);
+  expect_near(decoded(encode_png16(16, 16, wide)), expected, 1);
 }
 
 TEST(DecodeTest, RefusesWhatIsNoImage) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <concepts>
 #include <nlohmann/json.hpp>
 
 #include "chanas/base/names.h"
@@ -19,10 +20,12 @@ Status bad_field(std::string_view what, std::string_view key, std::string_view e
   return absl::InvalidArgumentError(fmt::format("{}: \"{}\" is not {}", what, key, expected));
 }
 
-Status read(const Json& json, std::string_view what, const char* key, double& out) {
+template <typename T>
+requires std::is_arithmetic_v<T> Status read(const Json& json, std::string_view what,
+                                             const char* key, T& out) {
   auto it = json.find(key);
   if (it == json.end() || !it->is_number()) return bad_field(what, key, "a number");
-  out = it->get<double>();
+  out = it->get<T>();
   return absl::OkStatus();
 }
 
@@ -40,6 +43,52 @@ Status read(const Json& json, std::string_view what, const char* key, std::strin
   if (it == json.end() || !it->is_string()) return bad_field(what, key, "a text");
   out = it->get<std::string>();
   return absl::OkStatus();
+}
+
+// One list of fields per struct serves both directions: visit(name, member).
+
+template <typename R, typename V>
+requires std::same_as<std::remove_const_t<R>, MeasureResult>
+void fields(R& r, const V& visit) {
+  visit("message", r.message);
+  visit("latency_us", r.latency_us);
+  visit("samples_us", r.samples_us);
+  visit("warm_us", r.warm_us);
+  visit("compile_s", r.compile_s);
+  visit("relative_error", r.relative_error);
+}
+
+template <typename M, typename V>
+requires std::same_as<std::remove_const_t<M>, NetworkMeasurement>
+void fields(M& m, const V& visit) {
+  visit("median_us", m.median_us);
+  visit("p10_us", m.p10_us);
+  visit("p90_us", m.p90_us);
+  visit("min_us", m.min_us);
+  visit("samples_us", m.samples_us);
+  visit("stage_us", m.stage_us);
+  visit("scratch_bytes", m.scratch_bytes);
+}
+
+template <typename T>
+Json write(const T& values) {
+  Json json;
+  fields(values, [&](const char* key, const auto& member) { json[key] = member; });
+  return json;
+}
+
+template <typename T>
+StatusOr<T> read_all(const Json& json, std::string_view what) {
+  if (!json.is_object()) {
+    return absl::InvalidArgumentError(fmt::format("{}: expected an object", what));
+  }
+  T values;
+  Status status;
+  fields(values, [&](const char* key, auto& member) {
+    if (status.ok()) status = read(json, what, key, member);
+  });
+  CHANAS_RETURN_IF_ERROR(status);
+  return values;
 }
 
 }  // namespace
@@ -62,56 +111,24 @@ StatusOr<TrialError> parse_trial_error(std::string_view name) {
 }
 
 Json to_json(const MeasureResult& result) {
-  return {{"error", trial_error_name(result.error)},
-          {"message", result.message},
-          {"latency_us", result.latency_us},
-          {"samples_us", result.samples_us},
-          {"warm_us", result.warm_us},
-          {"compile_s", result.compile_s},
-          {"relative_error", result.relative_error}};
+  Json json = write(result);
+  json["error"] = trial_error_name(result.error);
+  return json;
 }
 
 StatusOr<MeasureResult> measure_result_from_json(const Json& json) {
   constexpr std::string_view kWhat = "measure result";
-  if (!json.is_object()) return absl::InvalidArgumentError("measure result: expected an object");
-  MeasureResult result;
+  CHANAS_ASSIGN_OR_RETURN(MeasureResult result, read_all<MeasureResult>(json, kWhat));
   std::string error;
   CHANAS_RETURN_IF_ERROR(read(json, kWhat, "error", error));
   CHANAS_ASSIGN_OR_RETURN(result.error, parse_trial_error(error));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "message", result.message));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "latency_us", result.latency_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "samples_us", result.samples_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "warm_us", result.warm_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "compile_s", result.compile_s));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "relative_error", result.relative_error));
   return result;
 }
 
-Json to_json(const NetworkMeasurement& m) {
-  return {{"median_us", m.median_us},
-          {"p10_us", m.p10_us},
-          {"p90_us", m.p90_us},
-          {"min_us", m.min_us},
-          {"samples_us", m.samples_us},
-          {"stage_us", m.stage_us},
-          {"scratch_bytes", m.scratch_bytes}};
-}
+Json to_json(const NetworkMeasurement& m) { return write(m); }
 
 StatusOr<NetworkMeasurement> network_measurement_from_json(const Json& json) {
-  constexpr std::string_view kWhat = "network measurement";
-  if (!json.is_object())
-    return absl::InvalidArgumentError("network measurement: expected an object");
-  NetworkMeasurement m;
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "median_us", m.median_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "p10_us", m.p10_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "p90_us", m.p90_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "min_us", m.min_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "samples_us", m.samples_us));
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "stage_us", m.stage_us));
-  double scratch = 0;
-  CHANAS_RETURN_IF_ERROR(read(json, kWhat, "scratch_bytes", scratch));
-  m.scratch_bytes = static_cast<int64_t>(scratch);
-  return m;
+  return read_all<NetworkMeasurement>(json, "network measurement");
 }
 
 }  // namespace chanas

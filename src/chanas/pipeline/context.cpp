@@ -174,6 +174,14 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
   return out;
 }
 
+Evaluators latency_evaluators(const LatencyPredictor& latency) {
+  Evaluators evaluators;
+  evaluators.latency_us = [&](const Arch& arch) { return latency.latency_us(arch); };
+  evaluators.minimum_us = [&](const SubSpace& cell) { return latency.minimum_us(cell); };
+  evaluators.minimum_arch = [&](const SubSpace& cell) { return latency.minimum_arch(cell); };
+  return evaluators;
+}
+
 Status check_limit(StageContext& context) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
   CHANAS_ASSIGN_OR_RETURN(const LatencyPredictor* latency, context.latency());

@@ -30,10 +30,7 @@ Status run_narrow_stage(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(NarrowRule rule, parse_narrow_rule(config.rule));
 
   Status evaluation;
-  Evaluators evaluators;
-  evaluators.latency_us = [&](const Arch& arch) { return latency->latency_us(arch); };
-  evaluators.minimum_us = [&](const SubSpace& cell) { return latency->minimum_us(cell); };
-  evaluators.minimum_arch = [&](const SubSpace& cell) { return latency->minimum_arch(cell); };
+  Evaluators evaluators = latency_evaluators(*latency);
   if (config.probes > 0) {
     evaluators.accuracy = [&](std::span<const Arch> archs) {
       StatusOr<std::vector<double>> accuracy =

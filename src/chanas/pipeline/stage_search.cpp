@@ -38,11 +38,8 @@ Status run_search_stage(StageContext& context, Json& output) {
   SubSpace cell = context.chosen_cell();
   double limit_us = context.output("narrow")["limit_us"];
 
-  Evaluators evaluators;
+  Evaluators evaluators = latency_evaluators(*latency);
   evaluators.accuracy = [&](std::span<const Arch> archs) { return accuracy.predict(archs); };
-  evaluators.latency_us = [&](const Arch& arch) { return latency->latency_us(arch); };
-  evaluators.minimum_us = [&](const SubSpace& c) { return latency->minimum_us(c); };
-  evaluators.minimum_arch = [&](const SubSpace& c) { return latency->minimum_arch(c); };
 
   EvolutionOptions options;
   options.population = config.population;

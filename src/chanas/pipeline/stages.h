@@ -80,6 +80,9 @@ Status run_verify_stage(StageContext& context, Json& output);
 Status run_export_stage(StageContext& context, Json& output);
 Status run_report_stage(StageContext& context, Json& output);
 
+// The evaluators that `latency`, which must outlive them, answers; without accuracy.
+Evaluators latency_evaluators(const LatencyPredictor& latency);
+
 // kOutOfRange when no network of the space is inside the limit.
 Status check_limit(StageContext& context);
 

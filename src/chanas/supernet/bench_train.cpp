@@ -20,9 +20,9 @@
 #include "chanas/base/file.h"
 #include "chanas/base/rng.h"
 #include "chanas/base/stats.h"
+#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/plain.h"
 #include "chanas/supernet/supernet.h"
-#include "chanas/supernet/trainer.h"
 
 namespace chanas {
 namespace {

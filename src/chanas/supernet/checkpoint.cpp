@@ -161,6 +161,12 @@ StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string&
 
 }  // namespace
 
+double TrainState::position() const {
+  const auto done = static_cast<double>(step - base_step);
+  const auto all = static_cast<double>(std::max<int64_t>(1, steps - base_step));
+  return base_position + (1 - base_position) * done / all;
+}
+
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
                        std::span<const float> values, std::span<const float> momentum,

@@ -6,6 +6,7 @@
 // bits.
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,9 @@ struct TrainState {
   double best_accuracy = -1;
   double accuracy_largest = 0, accuracy_smallest = 0, accuracy_test = -1;  // when complete
   std::vector<TrainProgress> history;
+
+  // In [0, 1] of the training.
+  double position() const;
 };
 
 struct Checkpoint {

@@ -4,18 +4,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <map>
-#include <thread>
 
-#include "chanas/base/file.h"
 #include "chanas/supernet/collective_open.h"
+#include "chanas/supernet/testing_ranks.h"
 
 namespace chanas {
 namespace {
 
 using testing::HasSubstr;
+using testing_supernet::on_two_ranks;
 
 StatusOr<Launch> launch(const std::map<std::string, std::string>& environment) {
   return launch_from([&](const char* name) -> const char* {
@@ -116,30 +115,7 @@ TEST(CollectiveTest, RefusesWhatDoesNotFit) {
   EXPECT_TRUE(open_collective({}, "auto", -1).ok());
 }
 
-class NcclTest : public testing::Test {
- protected:
-  // Runs `body` on two ranks, which are threads here.
-  void on_two_ranks(const std::function<void(Collective&)>& body) {
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < 2; ++rank) {
-      threads.emplace_back([&, rank] {
-        Launch launch;
-        launch.rank = rank;
-        launch.world = 2;
-        launch.master_address = "127.0.0.1";
-        launch.master_port = port_;
-        auto ranks = open_nccl(launch, -1, join_path(CHANAS_LIBRARY_DIR, "libnccl_stand_in.so"));
-        CHANAS_CHECK(ranks.ok()) << ranks.status();
-        body(**ranks);
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    ++port_;
-  }
-  int port_ = 21000 + static_cast<int>(::getpid() % 5000);
-};
-
-TEST_F(NcclTest, SumsAndBroadcasts) {
+TEST(NcclTest, SumsAndBroadcasts) {
   on_two_ranks([](Collective& ranks) {
     std::vector<float> values(1000, static_cast<float>(ranks.rank() + 1));
     ranks.sum(std::span(values));
@@ -162,7 +138,7 @@ TEST_F(NcclTest, SumsAndBroadcasts) {
   });
 }
 
-TEST_F(NcclTest, AnErrorIsALostPeer) {
+TEST(NcclTest, AnErrorIsALostPeer) {
   on_two_ranks([](Collective& ranks) {
     // The stand-in fails where it meets this number.
     float value = -12345;

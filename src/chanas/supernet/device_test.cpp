@@ -5,15 +5,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <thread>
 
-#include "chanas/base/file.h"
-#include "chanas/supernet/collective_open.h"
 #include "chanas/supernet/supernet.h"
 #include "chanas/supernet/testing.h"
+#include "chanas/supernet/testing_ranks.h"
 
 namespace chanas {
 namespace {
@@ -105,29 +102,11 @@ class DeviceTest : public testing::Test {
     EXPECT_LT(std::sqrt(difference / square), tolerance) << "gradient";
   }
 
-  // Both ranks' outcomes, from threads joined by the stand-in for NCCL.
   std::vector<Outcome> on_two_ranks(const Device& device) const {
     std::vector<Outcome> outcomes(2);
-    std::vector<std::thread> threads;
-    static int port = 27000 + static_cast<int>(::getpid() % 5000);
-    ++port;
-    for (int rank = 0; rank < 2; ++rank) {
-      threads.emplace_back([&, rank] {
-        Launch launch;
-        launch.rank = rank;
-        launch.world = 2;
-        launch.master_address = "127.0.0.1";
-        launch.master_port = port;
-        auto ranks = open_nccl(launch, -1, join_path(CHANAS_LIBRARY_DIR, "libnccl_stand_in.so"));
-        CHANAS_CHECK(ranks.ok()) << ranks.status();
-        try {
-          outcomes[static_cast<size_t>(rank)] = step(device, ranks->get());
-        } catch (const std::exception& error) {
-          ADD_FAILURE() << "rank " << rank << ": " << error.what();
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
+    testing_supernet::on_two_ranks([&](Collective& ranks) {
+      outcomes[static_cast<size_t>(ranks.rank())] = step(device, &ranks);
+    });
     return outcomes;
   }
 

@@ -7,16 +7,10 @@
 
 namespace chanas::generic {
 
-at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
-at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                      double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
-                      at::Tensor& variance, Collective* ranks);
-at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                      const at::Tensor& mean, const at::Tensor& variance, double epsilon,
-                      Activation act, const at::Tensor& residual);
-at::Tensor squeeze_excite(const at::Tensor& x, const at::Tensor& reduce_weight,
-                          const at::Tensor& reduce_bias, const at::Tensor& expand_weight,
-                          const at::Tensor& expand_bias, Activation gate);
-at::Tensor image_patches(const at::Tensor& x, int kernel, int stride);
+decltype(chanas::depthwise) depthwise;
+decltype(chanas::batch_norm) batch_norm;
+decltype(chanas::fixed_norm) fixed_norm;
+decltype(chanas::squeeze_excite) squeeze_excite;
+decltype(chanas::image_patches) image_patches;
 
 }  // namespace chanas::generic

@@ -103,6 +103,13 @@ Status one_of(std::string_view name, const std::string& value,
       fmt::format("{} is \"{}\", expected {}", name, value, join(known)));
 }
 
+GapTerm gap_term(const std::string& loss) {
+  return loss == "gap_one_sided"    ? GapTerm::kOneSided
+         : loss == "gap_stop_train" ? GapTerm::kStopLoss
+         : loss == "gap_stop_gap"   ? GapTerm::kStopOther
+                                    : GapTerm::kAbsolute;
+}
+
 }  // namespace
 
 std::vector<TrainStage> make_stages(const ArchSpace& space, const TrainConfig& config) {
@@ -133,11 +140,14 @@ double rate_in(const std::vector<TrainStage>& stages, double position, double wa
   return stage.rate * rate_at(inside, warmup_share);
 }
 
+int resolution_of(const ArchSpace& space, const TrainConfig& config, int64_t step) {
+  return Rng(config.seed, "resolution", static_cast<uint64_t>(step)).choose(space.resolutions);
+}
+
 std::vector<Arch> draw_networks(const TrainStage& stage, const TrainConfig& config, int64_t step) {
   const ArchSpace& space = stage.space;
-  const auto index = static_cast<uint64_t>(step);
-  const int resolution = Rng(config.seed, "resolution", index).choose(space.resolutions);
-  Rng rng(config.seed, "archs", index);
+  const int resolution = resolution_of(space, config, step);
+  Rng rng(config.seed, "archs", static_cast<uint64_t>(step));
   std::vector<Arch> archs;
   if (stage.sandwich) archs.push_back(largest(space, {resolution, space.widths.back()}));
   for (int i = 0; i < stage.networks; ++i) {
@@ -150,6 +160,17 @@ std::vector<Arch> draw_networks(const TrainStage& stage, const TrainConfig& conf
     archs.push_back(std::move(least));
   }
   return archs;
+}
+
+LossOptions loss_options(const TrainConfig& config, int64_t step, Collective* ranks) {
+  LossOptions options;
+  options.label_smoothing = config.label_smoothing;
+  options.gap = gap_term(config.loss);
+  options.gap_lambda = config.gap_lambda;
+  options.alpha_clip = config.distillation == "alpha" ? config.alpha_clip : 0;
+  options.dropout_seed = Rng(config.seed, "dropout", static_cast<uint64_t>(step)).next();
+  options.ranks = ranks;
+  return options;
 }
 
 Status validate(const TrainConfig& c) {

@@ -1,12 +1,13 @@
 #pragma once
-// What a training does when: its stages, the networks of each step, the learning rate. Pure
-// functions of the space, the settings and the step.
+// What a training does when: its stages, the networks and losses of each step, the learning rate.
+// Pure functions of the space, the settings and the step.
 
 #include <string>
 #include <vector>
 
 #include "chanas/arch/space.h"
 #include "chanas/supernet/client.h"
+#include "chanas/supernet/supernet.h"
 
 namespace chanas {
 
@@ -35,10 +36,15 @@ double rate_in(const std::vector<TrainStage>& stages, double position, double wa
 // Of one stage, at `position` in [0, 1] of it: linear warm-up, then half a cosine.
 double rate_at(double position, double warmup_share);
 
-// The networks of a step, all of one resolution. With "macs" sampling each random one lies in (or
+// Of all networks of a step, in every stage.
+int resolution_of(const ArchSpace& space, const TrainConfig& config, int64_t step);
+// The networks of a step, of that resolution. With "macs" sampling each random one lies in (or
 // near) a random eighth of the range of multiply-adds, which favours small and large ones over
 // uniform genes (that gather in the middle).
 std::vector<Arch> draw_networks(const TrainStage& stage, const TrainConfig& config, int64_t step);
+
+// How a step's losses are computed over `ranks` (null: no others).
+LossOptions loss_options(const TrainConfig& config, int64_t step, Collective* ranks);
 
 // kInvalidArgument names the setting.
 Status validate(const TrainConfig& config);

@@ -7,8 +7,8 @@
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/functions.h"
 #include "chanas/supernet/losses.h"
+#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/testing.h"
-#include "chanas/supernet/trainer.h"
 
 namespace chanas {
 namespace {
@@ -138,7 +138,10 @@ TEST_F(ReferenceTest, AlphaDivergence) {
   EXPECT_NEAR(same.grad().abs().max().item<double>(), 0, 1e-6);
 }
 
+// Against float64: no further from it than twice as far as PyTorch's own float32 strays, give or
+// take the last bits of a number near 1.
 TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
+  constexpr double kLastBits = 3e-7;
   open("steps.safetensors");
   ArchSpace space = testing_supernet::tiny_space();
   space.dropout = 0;
@@ -149,6 +152,9 @@ TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
       ASSERT_EQ(from.shape, p.shape) << p.name;
       std::copy(from.data.begin(), from.data.end(), &supernet.values()[p.offset]);
     }
+    const auto tolerance = [&](const std::string& name) {
+      return 2 * double{plain(name + "_rounding/" + kind).data[0]} + kLastBits;
+    };
     std::vector<float> velocity(supernet.values().size());
     for (int step = 0; step < 10; ++step) {
       const std::string n = std::to_string(step);
@@ -177,18 +183,23 @@ TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
       const StepLoss loss =
           supernet.accumulate({largest(space, {12, 1.3}), random, smallest(space, {12, 1.0})},
                               batch, kind == "gap" ? &other : nullptr, {});
-      EXPECT_NEAR(loss.loss, plain("losses/" + kind).data[static_cast<size_t>(step)], 1e-4)
+      EXPECT_NEAR(loss.loss, plain("losses/" + kind).data[static_cast<size_t>(step)],
+                  tolerance("losses"))
           << kind << " step " << step;
-      sgd_step(supernet.parameters(), supernet.gradients(), 1, 0.02, 0.9, 3e-5, velocity,
+      sgd_step(supernet.parameters(), supernet.gradients(), 1, 0.05, 0.9, 3e-5, velocity,
                supernet.values());
     }
+    size_t compared = 0;
     for (const Supernet::Parameter& p : supernet.parameters()) {
-      if (p.name != "classifier.weight") continue;
-      const std::vector<float>& theirs = plain("classifier/" + kind).data;
+      const Tensor* end = values_.find("end/" + kind + "/" + p.name);
+      if (end == nullptr) continue;  // too large to be kept
+      ++compared;
       for (size_t i = 0; i < p.size; ++i) {
-        EXPECT_NEAR(supernet.values()[p.offset + i], theirs[i], 1e-3) << kind;
+        ASSERT_NEAR(supernet.values()[p.offset + i], end->data[i], tolerance("end"))
+            << kind << " " << p.name << " " << i;
       }
     }
+    EXPECT_GT(compared, size_t{40});
   }
 }
 

@@ -17,7 +17,7 @@ using testing_supernet::random_batch;
 // Widths that nest, a residual in the first block that ties it to the stem's channels, SE, and a
 // stride-1 block of other width.
 ArchSpace wide_space() {
-  auto space = parse_space(R"(
+  return testing_supernet::space_of("wide", R"(
     classes = 5
     resolutions = [12]
     widths = [1.0, 1.5, 2.0]
@@ -32,10 +32,7 @@ ArchSpace wide_space() {
       { channels = 24, se = true, act = "relu" },
     ]
     head = { channels = 32, mix = 40, act = "hswish", dropout = 0.0 }
-  )",
-                           "wide");
-  CHANAS_CHECK(space.ok()) << space.status();
-  return *space;
+  )");
 }
 
 class SortingTest : public testing::Test {

@@ -2,204 +2,23 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
-#include <fmt/format.h>
 #include <sched.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <cmath>
-#include <map>
 #include <optional>
 
 #include "chanas/base/rng.h"
-#include "chanas/supernet/functions.h"
+#include "chanas/supernet/elastic_weights.h"
+#include "chanas/supernet/forward.h"
 #include "chanas/supernet/losses.h"
 
 namespace chanas {
 namespace {
 
-// Not `Tensor`, which is the plain one of graph.h.
 using Variable = at::Tensor;
-using Tensors = std::map<std::string, Variable>;
-
-bool is_statistic(const std::string& name) {
-  return name.ends_with(".running_mean") || name.ends_with(".running_var");
-}
-
-std::string transform_name(const std::string& weight, int from, int to) {
-  // "units.3.depthwise.conv.weight" -> "units.3.depthwise.transform.7to5"
-  const std::string stem = weight.substr(0, weight.rfind(".conv.weight"));
-  return fmt::format("{}.transform.{}to{}", stem, from, to);
-}
-
-bool is_depthwise(const std::string& name) { return name.ends_with(".depthwise.conv.weight"); }
-
-// --- Forward ------------------------------------------------------------------------------------
-
-// Where batch normalisation takes its statistics from.
-enum class Statistics { kBatch, kGiven };
-
-// Runs a network over tensors that are named as its graph's parameters.
-class Forward {
- public:
-  // `record` (may be null) receives the statistics of each batch normalisation.
-  // Statistics of a batch are those of the parts of all `ranks` (may be null).
-  Forward(const Network& network, const Tensors& tensors, Statistics statistics,
-          Tensors* record = nullptr, Collective* ranks = nullptr)
-      : network_(network),
-        tensors_(tensors),
-        statistics_(statistics),
-        record_(record),
-        ranks_(ranks) {}
-
-  // stem_patches: image_patches of the input. Returns logits [n, classes]; keep (undefined: none)
-  // multiplies the classifier's input.
-  Variable operator()(const Variable& stem_patches, int64_t n, const Variable& keep) const {
-    const int64_t h = strided(network_.resolution, network_.stem.stride);
-    const Variable weight =
-        at("stem.conv.weight").permute({0, 2, 3, 1}).reshape({at("stem.conv.weight").size(0), -1});
-    Variable x = at::linear(stem_patches, weight).view({n, h, h, weight.size(0)});
-    x = norm(x, "stem.bn", network_.stem.act, {});
-    for (size_t i = 0; i < network_.units.size(); ++i) x = unit(x, i);
-    const Head& head = network_.head;
-    if (head.conv_channels > 0) x = norm(pointwise(x, "head.conv"), "head.bn", head.conv_act, {});
-    x = x.mean(at::IntArrayRef{1, 2});
-    if (head.mix_channels > 0) {
-      x = activate(at::linear(x, matrix("mix.weight"), optional("mix.bias")), head.mix_act);
-    }
-    if (keep.defined()) x = x * keep.to(x.options());
-    return at::linear(x, matrix("classifier.weight"), at("classifier.bias"));
-  }
-
- private:
-  const Variable& at(const std::string& name) const {
-    const auto found = tensors_.find(name);
-    CHANAS_CHECK(found != tensors_.end()) << name;
-    return found->second;
-  }
-  Variable optional(const std::string& name) const {
-    const auto found = tensors_.find(name);
-    return found == tensors_.end() ? Variable() : found->second;
-  }
-  // [out, in, 1, 1] -> [out, in]
-  Variable matrix(const std::string& name) const { return at(name).flatten(1); }
-
-  Variable pointwise(const Variable& x, const std::string& name) const {
-    return at::linear(x, matrix(name + ".weight"));
-  }
-
-  Variable norm(const Variable& x, const std::string& name, Activation act,
-                const Variable& residual) const {
-    const Variable &weight = at(name + ".weight"), &bias = at(name + ".bias");
-    if (statistics_ == Statistics::kGiven) {
-      return fixed_norm(x, weight, bias, at(name + ".running_mean"), at(name + ".running_var"),
-                        network_.bn_epsilon, act, residual);
-    }
-    Variable mean, variance;
-    Variable y =
-        batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance, ranks_);
-    record(name, mean, variance);
-    return y;
-  }
-
-  void record(const std::string& name, const Variable& mean, const Variable& variance) const {
-    if (record_ == nullptr) return;
-    (*record_)[name + ".running_mean"] = mean;
-    (*record_)[name + ".running_var"] = variance;
-  }
-
-  // Expansion and depthwise convolution.
-  Variable widened(const Unit& u, const Variable& input, const std::string& prefix) const {
-    const Variable& window = at(prefix + "depthwise.conv.weight");
-    if (!u.expand) return depthwise(input, window, u.stride);
-    const std::string bn = prefix + "expand.bn";
-    const Variable x = pointwise(input, prefix + "expand.conv");
-    if (statistics_ == Statistics::kGiven) {
-      return depthwise(norm(x, bn, u.act, {}), window, u.stride);
-    }
-    Variable mean, variance;
-    Variable y = norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
-                                window, u.stride, mean, variance, ranks_);
-    record(bn, mean, variance);
-    return y;
-  }
-
-  Variable unit(const Variable& input, size_t index) const {
-    const Unit& u = network_.units[index];
-    const std::string prefix = fmt::format("units.{}.", index);
-    Variable x = norm(widened(u, input, prefix), prefix + "depthwise.bn", u.act, {});
-    if (u.se_channels > 0) {
-      x = squeeze_excite(x, matrix(prefix + "se.reduce.weight"), at(prefix + "se.reduce.bias"),
-                         matrix(prefix + "se.expand.weight"), at(prefix + "se.expand.bias"),
-                         u.se_gate);
-    }
-    x = pointwise(x, prefix + "project.conv");
-    return norm(x, prefix + "project.bn", Activation::kNone, u.residual ? input : Variable());
-  }
-
-  const Network& network_;
-  const Tensors& tensors_;
-  const Statistics statistics_;
-  Tensors* const record_;
-  Collective* const ranks_;
-};
-
-at::Device device_of(const Device& device) {
-  return device.gpu < 0 ? at::Device(at::kCPU)
-                        : at::Device(at::kCUDA, static_cast<at::DeviceIndex>(device.gpu));
-}
-
-// While it lives, operations on this thread are those that the device asks for.
-class Operations {
- public:
-  explicit Operations(const Device& device)
-      : generic_(device.generic || device.bfloat16),
-        type_(device_of(device).type()),
-        mixed_(device.bfloat16) {
-    if (!mixed_) return;
-    at::autocast::set_autocast_enabled(type_, true);
-    at::autocast::set_autocast_dtype(type_, at::kBFloat16);
-    at::autocast::increment_nesting();
-  }
-  ~Operations() {
-    if (!mixed_) return;
-    // The narrow copies of weights are of this step.
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(type_, false);
-  }
-  Operations(const Operations&) = delete;
-  Operations& operator=(const Operations&) = delete;
-
- private:
-  const GenericOperations generic_;
-  const at::DeviceType type_;
-  const bool mixed_;
-};
-
-Variable to_tensor(const Batch& batch, const Device& device) {
-  const auto size = static_cast<size_t>(batch.n) * static_cast<size_t>(batch.resolution) *
-                    static_cast<size_t>(batch.resolution) * 3;
-  CHANAS_CHECK(batch.images.size() == size) << batch.images.size() << " of " << size;
-  // Read only: nothing below writes to its input.
-  const Variable images =
-      at::from_blob(const_cast<float*>(batch.images.data()),
-                    {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
-  return images.to(device_of(device));
-}
-
-Variable stem_patches(const Network& network, const Batch& batch, const Device& device) {
-  CHANAS_CHECK(batch.resolution == network.resolution);
-  return image_patches(to_tensor(batch, device), network.stem.kernel, network.stem.stride);
-}
-
-std::vector<float> to_vector(const Variable& tensor) {
-  const Variable flat = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
-  const float* data = flat.const_data_ptr<float>();
-  return {data, data + flat.numel()};
-}
 
 // A mean over the batch's images becomes the mean over the images of all ranks' batches.
 Variable of_whole(const Variable& mean, const Batch& batch, Collective* ranks) {
@@ -237,107 +56,12 @@ struct Supernet::Impl {
   void download();
 
   // The network's tensors, cut from `leaves`; differentiable where gradients are on.
-  Tensors cut(const Arch& arch, const Network& network) const;
-  Variable cut_window(const std::string& name, const std::vector<int64_t>& shape) const;
-  void add(const std::string& name, const std::vector<int64_t>& shape);
-  void initialise(uint64_t seed);
-};
-
-void Supernet::Impl::add(const std::string& name, const std::vector<int64_t>& shape) {
-  Parameter p;
-  p.name = name;
-  p.shape = shape;
-  p.size = 1;
-  for (const int64_t extent : shape) p.size *= static_cast<size_t>(extent);
-  p.offset = parameters.empty() ? 0 : parameters.back().offset + parameters.back().size;
-  // Matrices of the kernel transformation start at identity; decay would pull them off it.
-  p.decays = shape.size() == 4;
-  parameters.push_back(p);
-}
-
-void Supernet::Impl::initialise(uint64_t seed) {
-  for (const Parameter& p : parameters) {
-    float* to = &values[p.offset];
-    if (p.shape.size() == 4) {
-      Rng rng(seed, p.name);
-      const bool classifier = p.name == "classifier.weight";
-      const double fan_out =
-          static_cast<double>((is_depthwise(p.name) ? 1 : p.shape[0]) * p.shape[2] * p.shape[3]);
-      const double deviation = classifier ? 0.01 : std::sqrt(2 / fan_out);
-      for (size_t i = 0; i < p.size; ++i) to[i] = static_cast<float>(deviation * rng.normal());
-    } else if (p.shape.size() == 2) {
-      for (int64_t i = 0; i < p.shape[0]; ++i) to[i * p.shape[0] + i] = 1;
-    } else {
-      std::fill_n(to, p.size, p.name.ends_with(".bn.weight") ? 1.0f : 0.0f);
-    }
-  }
-  for (size_t i = 0; i < largest.units.size(); ++i) {
-    if (!largest.units[i].residual) continue;
-    for (const Parameter& p : parameters) {
-      if (p.name == fmt::format("units.{}.project.bn.weight", i)) {
-        std::fill_n(&values[p.offset], p.size, 0.0f);
-      }
-    }
-  }
-}
-
-// Depthwise window [c, 1, k, k] by the chain of transformations.
-Variable Supernet::Impl::cut_window(const std::string& name,
-                                    const std::vector<int64_t>& shape) const {
-  Variable w = leaves.at(name).narrow(0, 0, shape[0]);
-  // The first unit has one window, the elastic ones those of the space.
-  for (auto to = space.kernels.rbegin(); to != space.kernels.rend(); ++to) {
-    const int64_t from = w.size(3);
-    if (*to >= from || from == shape[3]) continue;
-    const int64_t margin = (from - *to) / 2;
-    w = w.narrow(2, margin, *to).narrow(3, margin, *to);
-    if (!kernel_transform) continue;
-    const auto matrix = leaves.find(transform_name(name, static_cast<int>(from), *to));
-    CHANAS_CHECK(matrix != leaves.end()) << name << " from " << from << " to " << *to;
-    w = at::linear(w.reshape({shape[0], -1}), matrix->second).view({shape[0], 1, *to, *to});
-  }
-  CHANAS_CHECK(w.size(3) == shape[3]) << name;
-  return w;
-}
-
-Tensors Supernet::Impl::cut(const Arch& arch, const Network& network) const {
-  if (alone) {
+  Tensors cut(const Arch& arch, const Network& network) const {
+    if (!alone) return cut_weights(space, kernel_transform, leaves, arch, network);
     CHANAS_CHECK(network == largest) << network.name;
     return leaves;
   }
-  // Place of each of the network's units in the supernet.
-  std::vector<size_t> slots;
-  if (space.first_channels > 0) slots.push_back(0);
-  const size_t first = slots.size(), depth = static_cast<size_t>(space.max_depth());
-  for (size_t b = 0; b < arch.depth.size(); ++b) {
-    for (size_t u = 0; u < static_cast<size_t>(arch.depth[b]); ++u) {
-      slots.push_back(first + b * depth + u);
-    }
-  }
-  CHANAS_CHECK(slots.size() == network.units.size());
-  Tensors tensors;
-  for (const auto& [name, shape] : parameter_shapes(lower(network))) {
-    if (is_statistic(name)) continue;
-    std::string from = name;
-    if (name.starts_with("units.")) {
-      const size_t dot = name.find('.', 6);
-      from =
-          fmt::format("units.{}{}", slots[std::stoul(name.substr(6, dot - 6))], name.substr(dot));
-    }
-    if (is_depthwise(name)) {
-      tensors[name] = cut_window(from, shape);
-      continue;
-    }
-    Variable t = leaves.at(from);
-    for (size_t d = 0; d < shape.size(); ++d) {
-      const auto dim = static_cast<int64_t>(d);
-      CHANAS_CHECK(shape[d] <= t.size(dim)) << name;
-      if (shape[d] != t.size(dim)) t = t.narrow(dim, 0, shape[d]);
-    }
-    tensors[name] = t;
-  }
-  return tensors;
-}
+};
 
 Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
     : Supernet(space, chanas::largest(space), seed, kernel_transform, false) {}
@@ -353,21 +77,11 @@ Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, boo
   impl_->largest = to_network(space, whole);
   impl_->kernel_transform = kernel_transform;
   impl_->alone = alone;
-  for (const auto& [name, shape] : parameter_shapes(lower(impl_->largest))) {
-    if (is_statistic(name)) continue;
-    impl_->add(name, shape);
-    const size_t first = space.first_channels > 0 ? 1 : 0;
-    const bool elastic = is_depthwise(name) && !(first == 1 && name.starts_with("units.0."));
-    if (!elastic || !kernel_transform) continue;
-    for (size_t k = space.kernels.size(); k-- > 1;) {
-      const int from = space.kernels[k], to = space.kernels[k - 1];
-      impl_->add(transform_name(name, from, to), {int64_t{to} * to, int64_t{to} * to});
-    }
-  }
+  impl_->parameters = elastic_parameters(space, impl_->largest, kernel_transform);
   const Parameter& last = impl_->parameters.back();
   impl_->values.resize(last.offset + last.size);
   impl_->gradients.resize(impl_->values.size());
-  impl_->initialise(seed);
+  initialise(impl_->parameters, impl_->largest, seed, impl_->values);
   use({});
 }
 
@@ -444,7 +158,6 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
     const Tensors tensors = impl_->cut(archs[i], network);
-    const Forward forward(network, tensors, Statistics::kBatch, nullptr, options.ranks);
     // Returns the loss; label_loss receives the part of the labels, if there is one.
     const auto loss_on = [&](Images& on, double& label_loss) {
       const bool labels = i == 0 || !on.batch.teacher.empty();
@@ -455,7 +168,11 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
                             Rng(options.dropout_seed, on.dropout_stream, i))
                    .narrow(0, on.batch.first, on.batch.n);
       }
-      const Variable logits = forward(on.patches, on.batch.n, keep);
+      // Losses in double: early in a training a gap is as small as the last bit of a float loss,
+      // and its sign, which decides the gradient, would be that of rounding.
+      const Variable logits = forward(network, tensors, Statistics::kBatch, on.patches, on.batch.n,
+                                      keep, nullptr, options.ranks)
+                                  .to(at::kDouble);
       Variable loss;
       if (labels) {
         loss = of_whole(cross_entropy(logits, on.labels), on.batch, options.ranks);
@@ -496,8 +213,9 @@ std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch,
   impl_->upload();
   const Network network = to_network(impl_->space, arch);
   const Tensors tensors = impl_->cut(arch, network);
-  return to_vector(Forward(network, tensors, Statistics::kBatch, nullptr, ranks)(
-      stem_patches(network, batch, impl_->device), batch.n, {}));
+  return to_vector(forward(network, tensors, Statistics::kBatch,
+                           stem_patches(network, batch, impl_->device), batch.n, {}, nullptr,
+                           ranks));
 }
 
 // --- Subnet -------------------------------------------------------------------------------------
@@ -546,9 +264,9 @@ void Subnet::recalibrate(int count, const std::function<const Batch&(int)>& batc
   Tensors sums;
   for (int i = 0; i < count; ++i) {
     Tensors statistics;
-    const Forward forward(impl_->network, impl_->tensors, Statistics::kBatch, &statistics);
     const Batch& images = batch(i);
-    forward(stem_patches(impl_->network, images, impl_->device), images.n, {});
+    forward(impl_->network, impl_->tensors, Statistics::kBatch,
+            stem_patches(impl_->network, images, impl_->device), images.n, {}, &statistics);
     for (const auto& [name, tensor] : statistics) {
       Variable& sum = sums[name];
       sum = sum.defined() ? sum + tensor : tensor;
@@ -564,8 +282,8 @@ std::vector<float> Subnet::logits(const Batch& batch) const {
   CHANAS_CHECK(impl_->calibrated) << "batch normalisation has no statistics yet";
   const at::NoGradGuard no_gradients;
   const Operations operations(impl_->device);
-  return to_vector(Forward(impl_->network, impl_->tensors, Statistics::kGiven)(
-      stem_patches(impl_->network, batch, impl_->device), batch.n, {}));
+  return to_vector(forward(impl_->network, impl_->tensors, Statistics::kGiven,
+                           stem_patches(impl_->network, batch, impl_->device), batch.n, {}));
 }
 
 Parameters Subnet::parameters() const {

@@ -1,5 +1,7 @@
 #include "chanas/supernet/testing.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <numeric>
 
 #include "chanas/base/fingerprint.h"
@@ -7,8 +9,14 @@
 
 namespace chanas::testing_supernet {
 
+ArchSpace space_of(const std::string& name, const std::string& text) {
+  auto space = parse_space(text, name);
+  CHANAS_CHECK(space.ok()) << space.status();
+  return *space;
+}
+
 ArchSpace tiny_space() {
-  auto space = parse_space(R"(
+  return space_of("tiny", R"(
     classes = 3
     resolutions = [12, 16]
     widths = [1.0, 1.3]
@@ -22,10 +30,7 @@ ArchSpace tiny_space() {
       { channels = 16, stride = 2, se = true, act = "hswish" },
     ]
     head = { channels = 24, mix = 32, act = "hswish", dropout = 0.1 }
-  )",
-                           "tiny");
-  CHANAS_CHECK(space.ok()) << space.status();
-  return *space;
+  )");
 }
 
 Dataset colour_images(int classes, int images, uint64_t seed) {
@@ -53,6 +58,16 @@ Dataset colour_images(int classes, int images, uint64_t seed) {
   dataset.info.fingerprint = fingerprint(std::to_string(classes) + " " + std::to_string(images) +
                                          " " + std::to_string(seed));
   return dataset;
+}
+
+std::vector<std::string> weight_files(const std::string& folder) {
+  std::vector<std::string> files;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+  }
+  std::sort(files.rbegin(), files.rend());
+  return files;
 }
 
 Batch random_batch(int n, int resolution, int classes, uint64_t seed) {

@@ -5,19 +5,17 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 
 #include "chanas/base/cancellation.h"
-#include "chanas/base/file.h"
-#include "chanas/base/progress.h"
 #include "chanas/supernet/checkpoint.h"
-#include "chanas/supernet/curves.h"
-#include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/folder_lock.h"
-#include "chanas/supernet/job.h"
+#include "chanas/supernet/history.h"
+#include "chanas/supernet/identity.h"
+#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/plan.h"
-#include "chanas/supernet/prefetch.h"
+#include "chanas/supernet/rollback.h"
 #include "chanas/supernet/sorting.h"
+#include "chanas/supernet/step_inputs.h"
 
 namespace chanas {
 namespace {
@@ -27,68 +25,20 @@ using Clock = std::chrono::steady_clock;
 constexpr double kMomentum = 0.9;
 constexpr double kDefaultEpochs = 12;
 constexpr int kRatedBatch = 64;  // learning_rate is for this many images
-constexpr int kMaxRollbacks = 10;
-constexpr int kHistoryPoints = 100;
-constexpr int kAccuracyPoints = 5;  // of the history, with accuracies
-constexpr int64_t kQuickImages = 500;
-constexpr double kProgressSeconds = 0.25;
 // A plan by time: made from this many seconds of steps, corrected once when this share is over.
 constexpr double kCalibrationSeconds = 2;
 constexpr double kCorrectionPosition = 0.3;
 // Of the budget, for what comes after the last step.
 constexpr double kReservedShare = 0.03;
-// The loss is followed by a running mean. Back at chance (the loss of equal outputs) after it was
-// well below: the training has collapsed.
-constexpr double kMeanWeight = 0.05;
-constexpr double kLearnt = 0.85, kCollapsed = 0.99;  // of the loss at chance
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-Json space_identity(const ArchSpace& space, const Dataset& dataset, const Arch* alone) {
-  return {{"space", space_fingerprint(space)},
-          {"images", dataset.info.fingerprint},
-          {"network", alone == nullptr ? "supernet" : arch_id(space, *alone)}};
-}
-
-// Of TrainConfig: what decides little or nothing of the result.
-const std::set<std::string> kMayChange = {"checkpoint_every_s", "collective",   "device",
-                                          "launcher",           "max_restarts", "threads"};
-
-// All that decides the result.
-Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
-                   const Arch* alone) {
-  Json identity = space_identity(space, dataset, alone);
-  const Json settings = to_json(config);
-  for (const auto& [key, value] : settings.items()) {
-    if (!kMayChange.contains(key)) identity[key] = value;
-  }
-  return identity;
 }
 
 std::vector<TrainStage> stages_of(const ArchSpace& space, const TrainConfig& config,
                                   const Arch* alone) {
   if (alone != nullptr) return {{.name = "alone", .space = space}};
   return make_stages(space, config);
-}
-
-GapTerm gap_term(const std::string& loss) {
-  return loss == "gap_one_sided"    ? GapTerm::kOneSided
-         : loss == "gap_stop_train" ? GapTerm::kStopLoss
-         : loss == "gap_stop_gap"   ? GapTerm::kStopOther
-                                    : GapTerm::kAbsolute;
-}
-
-Status check_fits(const ArchSpace& space, const Dataset& dataset) {
-  if (space.channels != 3) {
-    return absl::InvalidArgumentError(
-        fmt::format("space {} has images of {} channels, expected 3", space.name, space.channels));
-  }
-  if (space.classes == static_cast<int>(dataset.classes.size())) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      fmt::format("space {} has {} classes, the images have {}; set `classes` of the space",
-                  space.name, space.classes, dataset.classes.size()));
 }
 
 class Trainer {
@@ -99,7 +49,6 @@ class Trainer {
       : space_(space),
         dataset_(dataset),
         config_(config),
-        augment_(augment),
         folder_(folder),
         hooks_(hooks),
         ranks_(ranks),
@@ -109,23 +58,19 @@ class Trainer {
         supernet_(alone == nullptr ? Supernet(space, config.seed, config.kernel_transform)
                                    : Supernet::alone(space, *alone, config.seed)),
         velocity_(supernet_.values().size()),
-        quick_(dataset, Part::kRanking, kQuickImages, kQuickImages) {
+        rollback_(space.classes),
+        history_(space, dataset, config, folder, hooks, ranks, alone),
+        inputs_(dataset, config, augment, ranks) {
     supernet_.use(hooks.device);
-    streams_[0] = {.name = "epoch", .images = dataset.part(Part::kTrain)};
-    streams_[1] = {.name = "gap epoch", .images = dataset.part(Part::kGap)};
-    if (config.loss == "data_matched") {
-      streams_[0].images.insert(streams_[0].images.end(), streams_[1].images.begin(),
-                                streams_[1].images.end());
-    }
   }
 
   StatusOr<TrainResult> run() {
     CHANAS_RETURN_IF_ERROR(resume());
-    CHANAS_RETURN_IF_ERROR(start_curves());
+    CHANAS_RETURN_IF_ERROR(history_.start(state_));
     if (!state_.complete) {
       tell_plan();
       if (state_.steps == 0) make_plan();
-      remember();
+      rollback_.remember(state_, supernet_.values(), velocity_);
       while (state_.step < state_.steps) {
         CHANAS_RETURN_IF_ERROR(enter_stage());
         CHANAS_RETURN_IF_ERROR(one_step_or_save());
@@ -141,14 +86,6 @@ class Trainer {
   }
 
  private:
-  // Images of a part in an order of its own for each pass.
-  struct Stream {
-    std::string name;
-    std::vector<int> images;
-    int64_t epoch = -1;  // of `order`
-    std::vector<int> order = {};
-  };
-
   Status resume() {
     StatusOr<Checkpoint> checkpoint =
         load_checkpoint(folder_, identity_, supernet_.parameters(), hooks_.warn);
@@ -162,7 +99,8 @@ class Trainer {
     state_ = checkpoint->state;
     earlier_seconds_ = state_.seconds;
     continued_ = true;
-    restore(checkpoint->values, checkpoint->momentum);
+    std::copy(checkpoint->values.begin(), checkpoint->values.end(), supernet_.values().begin());
+    velocity_ = std::move(checkpoint->momentum);
     if (!checkpoint->teacher.empty()) set_teacher(checkpoint->teacher);
     return check_weights();
   }
@@ -175,11 +113,6 @@ class Trainer {
     teacher_.emplace(space_, config_.seed, config_.kernel_transform);
     teacher_->use(hooks_.device);
     std::copy(values.begin(), values.end(), teacher_->values().begin());
-  }
-
-  void restore(const std::vector<float>& values, const std::vector<float>& velocity) {
-    std::copy(values.begin(), values.end(), supernet_.values().begin());
-    velocity_ = velocity;
   }
 
   double seconds() const { return earlier_seconds_ + seconds_since(hooks_.start); }
@@ -203,7 +136,7 @@ class Trainer {
 
   // Each stage begins without momentum.
   Status enter_stage() {
-    const auto stage = static_cast<int64_t>(stage_at(stages_, position()));
+    const auto stage = static_cast<int64_t>(stage_at(stages_, state_.position()));
     if (stage == state_.stage) return absl::OkStatus();
     while (state_.stage < stage) {
       const TrainStage &before = stages_[static_cast<size_t>(state_.stage)],
@@ -242,80 +175,26 @@ class Trainer {
 
   // The speed of the first seconds may mislead; that of nearly a third does not.
   void correct_plan() {
-    state_.base_position = position();
+    state_.base_position = state_.position();
     state_.base_step = state_.step;
     plan_for((seconds() - first_step_seconds_) / static_cast<double>(state_.step - first_step_));
     state_.planned = true;
   }
 
-  double position() const {
-    const auto done = static_cast<double>(state_.step - state_.base_step);
-    const auto all = static_cast<double>(std::max<int64_t>(1, state_.steps - state_.base_step));
-    return state_.base_position + (1 - state_.base_position) * done / all;
-  }
-
   // --- Step ---
 
-  std::vector<int> images_of_step(Stream& stream, int64_t step) {
-    const auto size = static_cast<int64_t>(stream.images.size());
-    std::vector<int> images;
-    for (int64_t i = step * config_.batch_size; i < (step + 1) * config_.batch_size; ++i) {
-      if (stream.epoch != i / size) {
-        stream.epoch = i / size;
-        stream.order = stream.images;
-        Rng(config_.seed, stream.name, static_cast<uint64_t>(stream.epoch)).shuffle(stream.order);
-      }
-      images.push_back(stream.order[static_cast<size_t>(i % size)]);
-    }
-    return images;
-  }
-
-  struct InputKey {
-    int64_t step = 0;
-    int resolution = 0;
-    bool operator==(const InputKey&) const = default;
-  };
-  struct Inputs {
-    Batch batch, gap_batch;
-  };
-
-  // On the worker thread: nothing here may touch what a step changes.
-  Inputs make_inputs(const InputKey& key) {
-    // This rank's part of the step's images.
-    const Share share = share_of(config_.batch_size, ranks_.rank(), ranks_.world());
-    const auto batch_of = [&](Stream& stream, uint64_t seed) {
-      const std::vector<int> images = images_of_step(stream, key.step);
-      Batch batch = make_training_batch(
-          dataset_,
-          std::span(images).subspan(static_cast<size_t>(share.begin),
-                                    static_cast<size_t>(share.end - share.begin)),
-          key.resolution, augment_, seed,
-          static_cast<uint64_t>(key.step * config_.batch_size + share.begin));
-      batch.first = share.begin;
-      batch.whole = config_.batch_size;
-      return batch;
-    };
-    Inputs inputs{batch_of(streams_[0], config_.seed), {}};
-    if (config_.loss.starts_with("gap")) inputs.gap_batch = batch_of(streams_[1], config_.seed + 1);
-    return inputs;
-  }
-
-  // The resolution is that of draw_networks().
-  InputKey input_key(int64_t step) const {
-    if (alone_ != nullptr) return {step, alone_->cell.resolution};
-    return {
-        step,
-        Rng(config_.seed, "resolution", static_cast<uint64_t>(step)).choose(space_.resolutions)};
+  StepInputs::Key input_key(int64_t step) const {
+    return {step,
+            alone_ != nullptr ? alone_->cell.resolution : resolution_of(space_, config_, step)};
   }
 
   Collective* others() { return ranks_.alone() ? nullptr : &ranks_; }
 
   StepLoss gradient(int64_t step) {
-    const auto index = static_cast<uint64_t>(step);
     const TrainStage& stage = stages_[static_cast<size_t>(state_.stage)];
     const std::vector<Arch> archs =
         alone_ == nullptr ? draw_networks(stage, config_, step) : std::vector<Arch>{*alone_};
-    const InputKey key = input_key(step);
+    const StepInputs::Key key = input_key(step);
     CHANAS_CHECK(key.resolution == archs.front().cell.resolution) << key.resolution;
     Inputs inputs = inputs_.take(key, input_key(step + 1));
     if (stage.taught) {
@@ -323,16 +202,10 @@ class Trainer {
       for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
         if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch, others());
     }
-    LossOptions options;
-    options.label_smoothing = config_.label_smoothing;
-    options.gap = gap_term(config_.loss);
-    options.gap_lambda = config_.gap_lambda;
-    options.alpha_clip = config_.distillation == "alpha" ? config_.alpha_clip : 0;
-    options.dropout_seed = Rng(config_.seed, "dropout", index).next();
-    options.ranks = others();
     std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
-    const StepLoss loss = supernet_.accumulate(
-        archs, inputs.batch, inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr, options);
+    const StepLoss loss = supernet_.accumulate(archs, inputs.batch,
+                                               inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr,
+                                               loss_options(config_, step, others()));
     ranks_.sum(supernet_.gradients());
     return loss;
   }
@@ -355,33 +228,20 @@ class Trainer {
     }
     const StepLoss loss = gradient(state_.step);
     if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
-    double square = 0;
-    for (const float g : supernet_.gradients()) square += double{g} * double{g};
-    const double norm = std::sqrt(square);
+    const double norm = norm_of(supernet_.gradients());
     if (!std::isfinite(loss.loss) || !std::isfinite(norm)) {
       return roll_back("the loss is not finite");
     }
-    if (follow(loss.loss)) return roll_back("the loss is back at chance");
+    if (rollback_.follow(loss.loss, state_)) return roll_back("the loss is back at chance");
 
     const double clip = config_.clip > 0 ? std::min(1.0, config_.clip / std::max(norm, 1e-12)) : 1;
     sgd_step(supernet_.parameters(), supernet_.gradients(), clip, rate(), kMomentum,
              config_.weight_decay, velocity_, supernet_.values());
-    const double before = position();
-    state_.gap += loss.gap;
-    state_.negative_gaps += loss.negative_gaps;
-    state_.point_loss += loss.loss;
-    state_.point_gap += loss.gap;
-    state_.point_negative_gaps += loss.negative_gaps;
-    ++state_.point_steps;
-    ++state_.step;
-
-    // Points by position: their number does not depend on how the plan came about.
-    const auto points = [](double position) {
-      return std::floor(position * kHistoryPoints + 1e-9);
-    };
-    if (points(position()) > points(before)) CHANAS_RETURN_IF_ERROR(add_point());
-    report(loss.loss);
-    if (!state_.planned && position() >= kCorrectionPosition) {
+    const double before = state_.position();
+    count_step(loss, state_);
+    CHANAS_RETURN_IF_ERROR(history_.after_step(
+        before, loss.loss, [this] { return progress(); }, supernet_, state_));
+    if (!state_.planned && state_.position() >= kCorrectionPosition) {
       correct_plan();
       return save();
     }
@@ -393,7 +253,7 @@ class Trainer {
 
   double rate() const {
     return config_.learning_rate * config_.batch_size / kRatedBatch * state_.rate_scale *
-           rate_in(stages_, position(), config_.warmup_share);
+           rate_in(stages_, state_.position(), config_.warmup_share);
   }
 
   TrainProgress progress() const {
@@ -421,69 +281,7 @@ class Trainer {
            static_cast<double>(dataset_.part(Part::kTrain).size());
   }
 
-  Arch largest_net() const { return alone_ != nullptr ? *alone_ : largest(space_); }
-  Arch smallest_net() const { return alone_ != nullptr ? *alone_ : smallest(space_); }
-  Arch random_net() const {
-    if (alone_ != nullptr) return *alone_;
-    Rng rng(config_.seed, "probe");
-    return sample(space_, rng.choose(space_.cells()), rng);
-  }
-
-  Status add_point() {
-    TrainProgress point = progress();
-    if ((state_.history.size() + 1) % (kHistoryPoints / kAccuracyPoints) == 0 && ranks_.first()) {
-      point.accuracy_largest = quick_.accuracy(supernet_, largest_net());
-      point.accuracy_smallest = quick_.accuracy(supernet_, smallest_net());
-      point.accuracy_random = quick_.accuracy(supernet_, random_net());
-      const double mean = (point.accuracy_largest + point.accuracy_smallest) / 2;
-      if (mean > state_.best_accuracy) {
-        state_.best_accuracy = mean;
-        state_.best_step = state_.step;
-      }
-    }
-    state_.history.push_back(point);
-    state_.point_loss = state_.point_gap = state_.point_negative_gaps = 0;
-    state_.point_steps = 0;
-    if (hooks_.progress) hooks_.progress(point);
-    reported_seconds_ = seconds();
-    return ranks_.agree(curves_ ? curves_->add(point) : absl::OkStatus());
-  }
-
-  Status start_curves() {
-    Status status;
-    if (ranks_.first()) {
-      StatusOr<Curves> curves = Curves::start(folder_, state_.history);
-      status = curves.status();
-      if (curves.ok()) curves_ = *std::move(curves);
-    }
-    return ranks_.agree(status);
-  }
-
-  void report(double loss) {
-    if (!hooks_.progress || seconds() - reported_seconds_ < kProgressSeconds) return;
-    TrainProgress p = progress();
-    if (state_.point_steps == 0) p.loss = loss;
-    hooks_.progress(p);
-    reported_seconds_ = seconds();
-  }
-
   // --- Safety ---
-
-  double chance() const { return std::log(space_.classes); }
-
-  // True: collapsed.
-  bool follow(double loss) {
-    double& mean = state_.mean_loss;
-    mean = mean < 0 ? loss : (1 - kMeanWeight) * mean + kMeanWeight * loss;
-    if (state_.least_loss < 0 || mean < state_.least_loss) state_.least_loss = mean;
-    return state_.least_loss < kLearnt * chance() && mean > kCollapsed * chance();
-  }
-
-  void remember() {
-    snapshot_state_ = state_;
-    snapshot_values_.assign(supernet_.values().begin(), supernet_.values().end());
-    snapshot_velocity_ = velocity_;
-  }
 
   Status save_alone() {
     state_.seconds = seconds();
@@ -497,46 +295,24 @@ class Trainer {
     CHANAS_RETURN_IF_ERROR(check_weights());
     CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
     saved_seconds_ = seconds();
-    // Not on the way to a collapse: a rollback would come back to it.
-    const bool rising = state_.mean_loss > (state_.least_loss + chance()) / 2;
-    if (!rising || state_.least_loss >= kLearnt * chance()) remember();
+    rollback_.remember(state_, supernet_.values(), velocity_);
     return absl::OkStatus();
   }
 
   Status roll_back(const std::string& why) {
     const int64_t step = state_.step;
-    const int rollbacks = state_.rollbacks + 1;
-    const double scale = state_.rate_scale / 2;
-    if (rollbacks > kMaxRollbacks) {
-      return absl::InternalError(fmt::format(
-          "{} at step {}, also after {} halvings of the learning rate; lower learning_rate ({}) "
-          "in a new folder",
-          why, step, kMaxRollbacks, config_.learning_rate));
-    }
-    state_ = snapshot_state_;
-    restore(snapshot_values_, snapshot_velocity_);
-    state_.rollbacks = rollbacks;
-    state_.rate_scale = scale;
+    CHANAS_RETURN_IF_ERROR(
+        rollback_.go_back(why, config_.learning_rate, state_, supernet_.values(), velocity_));
     hooks_.warn(fmt::format("{} at step {}: back to step {} with half the learning rate", why, step,
                             state_.step));
-    CHANAS_RETURN_IF_ERROR(start_curves());
+    CHANAS_RETURN_IF_ERROR(history_.start(state_));
     // On disk, or else a kill would bring the old rate back.
     return save();
   }
 
-  Status evaluate() {
-    Evaluator evaluator(dataset_, Part::kRanking, 0, 2000);
-    state_.accuracy_largest = evaluator.accuracy(supernet_, largest_net());
-    CHANAS_RETURN_IF_ERROR(check_cancelled());
-    state_.accuracy_smallest = evaluator.accuracy(supernet_, smallest_net());
-    if (alone_ != nullptr) {
-      state_.accuracy_test = Evaluator(dataset_, Part::kTest, 0, 2000).accuracy(supernet_, *alone_);
-    }
-    return absl::OkStatus();
-  }
-
   Status finish() {
-    const Status evaluated = ranks_.first() ? evaluate() : absl::OkStatus();
+    const Status evaluated =
+        ranks_.first() ? history_.conclude(supernet_, state_) : absl::OkStatus();
     // A rank that is told to stop stops all.
     if (ranks_.any(!evaluated.ok())) return absl::CancelledError("interrupted");
     state_.complete = true;
@@ -544,27 +320,16 @@ class Trainer {
   }
 
   TrainResult result() const {
-    TrainResult r;
-    r.steps = state_.step;
+    TrainResult r = summary(state_);
     r.epochs = epochs();
-    r.seconds = state_.seconds;
     r.params = static_cast<int64_t>(supernet_.values().size());
     r.continued = continued_;
-    r.accuracy_largest = state_.accuracy_largest;
-    r.accuracy_smallest = state_.accuracy_smallest;
-    r.accuracy_test = state_.accuracy_test;
-    const auto steps = static_cast<double>(std::max<int64_t>(1, state_.step));
-    r.mean_gap = state_.gap / steps;
-    r.negative_gap_share = state_.negative_gaps / steps;
-    r.rollbacks = state_.rollbacks;
-    r.history = state_.history;
     return r;
   }
 
   const ArchSpace& space_;
   const Dataset& dataset_;
   const TrainConfig& config_;
-  const Augment augment_;
   const std::string& folder_;
   const TrainHooks& hooks_;
   Collective& ranks_;
@@ -574,35 +339,17 @@ class Trainer {
   Supernet supernet_;
   std::optional<Supernet> teacher_;
   std::vector<float> velocity_;
-  Evaluator quick_;
-  TrainState state_, snapshot_state_;
-  std::vector<float> snapshot_values_, snapshot_velocity_;
-  std::optional<Curves> curves_;
-  std::array<Stream, 2> streams_;  // train, gap; of the worker thread
+  TrainState state_;
+  Rollback rollback_;
+  History history_;
+  StepInputs inputs_;
   bool continued_ = false;
-  double earlier_seconds_ = 0, saved_seconds_ = 0, reported_seconds_ = 0;
+  double earlier_seconds_ = 0, saved_seconds_ = 0;
   int64_t first_step_ = -1;  // of this attempt, for the speed
   double first_step_seconds_ = 0, first_step_wait_ = 0;
-  // Last: its thread uses members above.
-  Prefetch<InputKey, Inputs> inputs_{[this](const InputKey& key) { return make_inputs(key); }};
 };
 
 }  // namespace
-
-void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
-              double gradient_scale, double rate, double momentum, double weight_decay,
-              std::span<float> velocity, std::span<float> values) {
-  const auto scale = static_cast<float>(gradient_scale), lr = static_cast<float>(rate);
-  const auto mu = static_cast<float>(momentum);
-  for (const Supernet::Parameter& p : parameters) {
-    const float decay = p.decays ? static_cast<float>(weight_decay) : 0.0f;
-    for (size_t i = p.offset; i < p.offset + p.size; ++i) {
-      const float g = gradients[i] * scale + decay * values[i];
-      velocity[i] = mu * velocity[i] + g;
-      values[i] -= lr * (g + mu * velocity[i]);
-    }
-  }
-}
 
 StatusOr<TrainResult> train(const ArchSpace& space, const Dataset& dataset,
                             const TrainConfig& config, const std::string& folder,

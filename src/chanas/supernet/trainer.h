@@ -45,9 +45,4 @@ StatusOr<Supernet> load_supernet(const ArchSpace& space, const Dataset& dataset,
                                  const std::string& folder,
                                  const std::function<void(const std::string&)>& warn);
 
-// SGD with Nesterov momentum as PyTorch has it. `gradients` are scaled first.
-void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
-              double gradient_scale, double rate, double momentum, double weight_decay,
-              std::span<float> velocity, std::span<float> values);
-
 }  // namespace chanas

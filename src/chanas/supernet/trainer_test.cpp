@@ -62,14 +62,8 @@ class TrainerTest : public testing::Test {
     return *result;
   }
 
-  // Newest first.
   std::vector<std::string> weight_files(const std::string& name) {
-    std::vector<std::string> files;
-    for (const auto& entry : std::filesystem::directory_iterator(folder(name))) {
-      if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
-    }
-    std::sort(files.rbegin(), files.rend());
-    return files;
+    return testing_supernet::weight_files(folder(name));
   }
   std::string weights(const std::string& name) { return *sha256_file(weight_files(name).front()); }
 

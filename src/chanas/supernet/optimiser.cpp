@@ -1,0 +1,28 @@
+#include "chanas/supernet/optimiser.h"
+
+#include <cmath>
+
+namespace chanas {
+
+double norm_of(std::span<const float> gradients) {
+  double square = 0;
+  for (const float g : gradients) square += double{g} * double{g};
+  return std::sqrt(square);
+}
+
+void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
+              double gradient_scale, double rate, double momentum, double weight_decay,
+              std::span<float> velocity, std::span<float> values) {
+  const auto scale = static_cast<float>(gradient_scale), lr = static_cast<float>(rate);
+  const auto mu = static_cast<float>(momentum);
+  for (const Supernet::Parameter& p : parameters) {
+    const float decay = p.decays ? static_cast<float>(weight_decay) : 0.0f;
+    for (size_t i = p.offset; i < p.offset + p.size; ++i) {
+      const float g = gradients[i] * scale + decay * values[i];
+      velocity[i] = mu * velocity[i] + g;
+      values[i] -= lr * (g + mu * velocity[i]);
+    }
+  }
+}
+
+}  // namespace chanas
