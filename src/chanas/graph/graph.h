@@ -119,8 +119,8 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> parameter_shapes(const
 // Every needed tensor is there with the right shape and finite values, variances not negative
 // (others may be there too). kInvalidArgument names the parameter.
 Status check_parameters(const Graph& graph, const Parameters& parameters);
-// He-scaled normal weights, BN near identity; a tensor is a function of the seed, its name and its
-// shape only.
+// Normal weights, BN near identity, scaled so that activations stay of the order of one; a tensor
+// is a function of the seed, its name and its shape only.
 Parameters random_parameters(const Graph& graph, uint64_t seed);
 
 }  // namespace chanas

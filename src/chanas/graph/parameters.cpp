@@ -30,7 +30,11 @@ Tensor random_tensor(const std::string& name, const std::vector<int64_t>& shape,
   if (name.ends_with(".running_var")) {
     fill([&] { return rng.uniform_real(0.8, 1.25); });
   } else if (shape.size() == 4) {
-    const double deviation = std::sqrt(2.0 / static_cast<double>(shape[1] * shape[2] * shape[3]));
+    // He's rule where an activation follows. The linear projections have a quarter of it: the
+    // residual sums of a deep network stay of the order of one, where SE gates do not blow up the
+    // rounding differences between engines.
+    const double gain = name.ends_with("project.conv.weight") ? 0.5 : 2.0;
+    const double deviation = std::sqrt(gain / static_cast<double>(shape[1] * shape[2] * shape[3]));
     fill([&] { return deviation * rng.normal(); });
   } else {
     const double centre = name.ends_with(".weight") ? 1.0 : 0.0;
