@@ -8,7 +8,7 @@ TESTS ?=
 SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers bench-search bench-train doctor format check clean
+.PHONY: help setup build run test bench bench-peers bench-search bench-train bench-gap-loss doctor format check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,12 @@ bench-peers: build ## against other engines (NETWORKS="zoo table3 my.toml" THREA
 
 bench-train: build ## speed and memory of training steps beside plain LibTorch, to bench/out/train.json
 	@$(BIN)/bench-train bench/out/train.json
+
+CONFIG ?=
+DATA ?=
+NAME ?= builtin
+bench-gap-loss: build ## supernets with and without the generalisation-gap loss (CONFIG= DATA= NAME=; half an hour)
+	@python3 bench/gap_loss/run.py --bin $(BIN) --config "$(CONFIG)" --data "$(DATA)" --name "$(NAME)"
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
 	@$(BIN)/chanas doctor

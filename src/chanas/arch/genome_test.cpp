@@ -126,7 +126,9 @@ TEST_P(Genome, SameSeedSameArchs) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Spaces, Genome, testing::ValuesIn(space_names()), [](const auto& info) {
-  return info.param == "cifar-small" ? "cifar_small" : info.param;
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 });
 
 TEST(ArchId, IsReadable) {

@@ -71,7 +71,7 @@ struct Arch {
   friend bool operator==(const Arch&, const Arch&) = default;
 };
 
-// Built-in spaces ("cifar", "cifar-small", "demo", "paper"), in alphabetical order.
+// Built-in spaces ("cifar", "cifar-medium", "cifar-small", "demo", "paper"), in alphabetical order.
 std::vector<std::string> space_names();
 // A built-in name or the path of a space file. kNotFound names the nearest built-in space.
 StatusOr<ArchSpace> load_space(const std::string& name_or_path);

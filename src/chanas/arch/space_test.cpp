@@ -13,7 +13,8 @@ namespace chanas {
 namespace {
 
 TEST(Spaces, AreListedAndValid) {
-  EXPECT_EQ(space_names(), (std::vector<std::string>{"cifar", "cifar-small", "demo", "paper"}));
+  EXPECT_EQ(space_names(),
+            (std::vector<std::string>{"cifar", "cifar-medium", "cifar-small", "demo", "paper"}));
   for (const std::string& name : space_names()) {
     ArchSpace space = space_of(name);
     EXPECT_EQ(space.name, name);
@@ -69,8 +70,8 @@ TEST(LoadSpace, ByPathAndByName) {
   EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(
       unknown.message(),
-      "no space is called \"demoo\", did you mean \"demo\"?; built in are cifar, cifar-small, "
-      "demo, paper; anything else is the path of a .toml file");
+      "no space is called \"demoo\", did you mean \"demo\"?; built in are cifar, cifar-medium, "
+      "cifar-small, demo, paper; anything else is the path of a .toml file");
 }
 
 // Every unit of every network is in the list, and the list holds nothing else.

@@ -190,6 +190,28 @@ int64_t macs(const Graph& graph) {
   return sum;
 }
 
+int64_t macs_without_padding(const Op& op, const Graph& graph) {
+  if (!is_convolution(op.kind)) return 0;
+  const Shape& in = graph.ops[op.inputs[0]].shape;
+  // Of all windows along one axis.
+  auto taps_inside = [&](int size, int windows) {
+    int64_t taps = 0;
+    for (int i = 0; i < windows; ++i) {
+      const int first = i * op.stride - op.kernel / 2;
+      taps += std::min(first + op.kernel, size) - std::max(first, 0);
+    }
+    return taps;
+  };
+  const int64_t depth = op.kind == OpKind::kConv2d ? in.c : 1;
+  return taps_inside(in.h, op.shape.h) * taps_inside(in.w, op.shape.w) * op.shape.c * depth;
+}
+
+int64_t macs_without_padding(const Graph& graph) {
+  int64_t sum = 0;
+  for (const Op& op : graph.ops) sum += macs_without_padding(op, graph);
+  return sum;
+}
+
 int64_t weight_bytes(const Graph& graph) {
   int64_t bytes = 0;
   for (const auto& [name, shape] : parameter_shapes(graph)) {

@@ -74,6 +74,9 @@ Status verify(const Graph& graph);
 // Multiply-adds of convolutions; 0 for every other kind.
 int64_t macs(const Op& op, const Graph& graph);
 int64_t macs(const Graph& graph);
+// Without those on padding: what a kernel that skips it has to compute.
+int64_t macs_without_padding(const Op& op, const Graph& graph);
+int64_t macs_without_padding(const Graph& graph);
 // Bytes of parameters as stored (float32), BN's running statistics included.
 int64_t weight_bytes(const Graph& graph);
 

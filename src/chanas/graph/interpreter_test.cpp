@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "chanas/graph/safetensors.h"
 
@@ -59,6 +60,38 @@ TEST(Interpreter, PaddingByHand) {
   const std::vector<float> image = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
   EXPECT_THAT(interpret(graph, parameters, {image}).back(),
               ElementsAre(0, 0, 0, 0, 2, 3, 4, 0, 6, 7, 8, 0));
+}
+
+// Of an image and weights of ones, the outputs count the multiply-adds that are not on padding.
+TEST(Macs, WithoutPaddingAreThoseOfTheInterpreter) {
+  for (const OpKind kind : {OpKind::kConv2d, OpKind::kDepthwise}) {
+    for (const int kernel : {1, 3, 7, 11}) {
+      for (const int stride : {1, 2, 3}) {
+        const Shape in{5, 8, 3};
+        const Shape out{(in.h + stride - 1) / stride, (in.w + stride - 1) / stride, 3};
+        Graph graph;
+        graph.add({.kind = OpKind::kInput, .name = "x", .inputs = {}, .shape = in});
+        graph.add({.kind = kind,
+                   .name = "c",
+                   .inputs = {0},
+                   .shape = out,
+                   .kernel = kernel,
+                   .stride = stride});
+        Parameters parameters;
+        const int depth = kind == OpKind::kConv2d ? 3 : 1;
+        parameters.set("c.weight",
+                       {{3, depth, kernel, kernel},
+                        std::vector<float>(static_cast<size_t>(3 * depth * kernel * kernel), 1)});
+        const std::vector<float> ones(static_cast<size_t>(in.elements()), 1);
+        const std::vector<float> counts = interpret(graph, parameters, {ones}).back();
+        EXPECT_EQ(macs_without_padding(graph), std::accumulate(counts.begin(), counts.end(), 0.0))
+            << op_kind_name(kind) << " k" << kernel << " s" << stride;
+        if (kernel == 1) {
+          EXPECT_EQ(macs_without_padding(graph), macs(graph));
+        }
+      }
+    }
+  }
 }
 
 // act(conv(x) + bias) + residual: the residual is added after the activation.

@@ -120,7 +120,7 @@ MachineLimits measure_limits(const Target& target, int threads) {
 StageCost stage_cost(const ExecutionPlan& plan, const Stage& stage, const MachineLimits& limits) {
   StageCost cost;
   const Graph& graph = stage.workload.graph;
-  cost.macs = static_cast<double>(macs(graph));
+  cost.macs = static_cast<double>(macs_without_padding(graph));
   int64_t floats = plan.buffers[static_cast<size_t>(stage.output)].shape.elements();
   for (int input : stage.inputs)
     floats += plan.buffers[static_cast<size_t>(input)].shape.elements();

@@ -15,8 +15,9 @@ struct MachineLimits {
 // that other programs' work lowers neither. Zeros on a CPU without AVX2.
 MachineLimits measure_limits(const Target& target, int threads);
 
-// One stage of a plan: its multiply-adds, its operands (each read or written once), and the time of
-// the slower of the two at the limits, in microseconds; 0 where the limits are not known.
+// One stage of a plan: its multiply-adds (none on padding), its operands (each read or written
+// once), and the time of the slower of the two at the limits, in microseconds; 0 where the limits
+// are not known.
 struct StageCost {
   double macs = 0, bytes = 0, roofline_us = 0;
 };
