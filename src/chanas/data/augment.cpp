@@ -1,53 +1,78 @@
 #include "chanas/data/augment.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "chanas/data/augment_policy.h"
 #include "chanas/data/image.h"
 
 namespace chanas {
 namespace {
 
-void write_box(const Dataset& dataset, int image, const Box& box, bool mirror, int resolution,
+constexpr double kBrightness = 32.0 / 255, kSaturation = 0.5;
+
+void write_box(const uint8_t* pixels, int size, const Box& box, bool mirror, int resolution,
                float* out) {
-  const int size = dataset.size();
-  resample(dataset.store.image(image), size, size, box, mirror, resolution,
-           1.0f / (255 * kInputStd), -kInputMean / kInputStd, out);
+  resample(pixels, size, size, box, mirror, resolution, 1.0f / (255 * kInputStd),
+           -kInputMean / kInputStd, out);
+}
+
+double signed_strength(Rng& rng) { return rng.uniform_real(-1, 1); }
+
+// The stored image, changed in colour and form; in this thread's memory.
+const uint8_t* change(const uint8_t* pixels, int size, const Augment& augment, Rng& rng) {
+  thread_local std::vector<uint8_t> changed;
+  changed.resize(static_cast<size_t>(size) * static_cast<size_t>(size) * 3);
+  if (augment.policy) {
+    const auto operation = static_cast<Operation>(rng.uniform(kOperations));
+    apply(operation, signed_strength(rng), size, pixels, changed.data());
+  } else {
+    std::copy_n(pixels, changed.size(), changed.begin());
+  }
+  if (augment.colour) {
+    const double brightness = 1 + kBrightness * signed_strength(rng);
+    scale_colour(brightness, 1 + kSaturation * signed_strength(rng), size, changed.data());
+  }
+  return changed.data();
+}
+
+void cut_out(int resolution, Rng& rng, float* out) {
+  const int side = resolution / 2;
+  const auto begin_and_end = [&] {
+    const auto begin = static_cast<int>(rng.uniform_int(0, resolution - 1)) - side / 2;
+    return std::pair(std::max(0, begin), std::min(resolution, begin + side));
+  };
+  const auto [top, bottom] = begin_and_end();
+  const auto [left, right] = begin_and_end();
+  for (int y = top; y < bottom; ++y) {
+    std::fill(out + (y * resolution + left) * 3, out + (y * resolution + right) * 3, 0.0f);
+  }
 }
 
 }  // namespace
 
-StatusOr<Augment> parse_augment(std::string_view name) {
-  if (name == "none") return Augment::kNone;
-  if (name == "light") return Augment::kLight;
-  if (name == "crop") return Augment::kCrop;
-  return absl::InvalidArgumentError(
-      fmt::format("augment is \"{}\", expected none, light or crop", name));
-}
-
 void write_input(const Dataset& dataset, int image, int resolution, float* out) {
   const double size = dataset.size();
-  write_box(dataset, image, {0, 0, size, size}, false, resolution, out);
+  write_box(dataset.store.image(image), dataset.size(), {0, 0, size, size}, false, resolution, out);
 }
 
-void write_augmented_input(const Dataset& dataset, int image, Augment augment, Rng& rng,
+void write_augmented_input(const Dataset& dataset, int image, const Augment& augment, Rng& rng,
                            int resolution, float* out) {
   const double size = dataset.size();
   Box box{0, 0, size, size};
   bool mirror = false;
-  switch (augment) {
-    case Augment::kNone:
+  switch (augment.geometry) {
+    case Geometry::kNone:
       break;
-    case Augment::kLight: {
+    case Geometry::kLight: {
       const int64_t reach = dataset.size() / 8;
       box.x = static_cast<double>(rng.uniform_int(-reach, reach));
       box.y = static_cast<double>(rng.uniform_int(-reach, reach));
       mirror = rng.bernoulli(0.5);
       break;
     }
-    case Augment::kCrop: {
+    case Geometry::kCrop: {
       const double area = rng.uniform_real(0.35, 1) * size * size;
       // Aspects and their inverses are equally likely; no logarithm, for equal bits everywhere.
       double aspect = rng.uniform_real(1, 4.0 / 3);
@@ -60,7 +85,10 @@ void write_augmented_input(const Dataset& dataset, int image, Augment augment, R
       break;
     }
   }
-  write_box(dataset, image, box, mirror, resolution, out);
+  const uint8_t* pixels = dataset.store.image(image);
+  if (augment.policy || augment.colour) pixels = change(pixels, dataset.size(), augment, rng);
+  write_box(pixels, dataset.size(), box, mirror, resolution, out);
+  if (augment.cutout) cut_out(resolution, rng, out);
 }
 
 }  // namespace chanas

@@ -385,41 +385,5 @@ TEST(BuiltinTest, MeanColourTellsNothing) {
   }
 }
 
-TEST(AugmentTest, InputIsNormalised) {
-  Dataset dataset;
-  dataset.store = ImageStore(8);
-  uint8_t* pixels = *dataset.store.add();
-  for (int i = 0; i < 8 * 8 * 3; ++i) pixels[i] = static_cast<uint8_t>(i);
-  std::vector<float> out(8 * 8 * 3);
-  write_input(dataset, 0, 8, out.data());
-  for (int i = 0; i < 8 * 8 * 3; ++i) {
-    EXPECT_NEAR(out[static_cast<size_t>(i)], (i / 255.0 - 0.5) / 0.25, 1e-5);
-  }
-}
-
-TEST(AugmentTest, IsAFunctionOfItsStream) {
-  DataConfig config;
-  config.builtin_images = 100;
-  auto dataset = load_dataset(config, 32, 1, [](const std::string&) {});
-  ASSERT_TRUE(dataset.ok());
-  for (const Augment augment : {Augment::kNone, Augment::kLight, Augment::kCrop}) {
-    std::set<std::vector<float>> distinct;
-    for (uint64_t stream = 0; stream < 20; ++stream) {
-      std::vector<float> a(24 * 24 * 3), b(24 * 24 * 3);
-      Rng first(1, "augment", stream), second(1, "augment", stream);
-      write_augmented_input(*dataset, 3, augment, first, 24, a.data());
-      write_augmented_input(*dataset, 3, augment, second, 24, b.data());
-      EXPECT_EQ(a, b);
-      for (const float v : a) ASSERT_TRUE(v >= -2.001f && v <= 2.001f) << v;
-      distinct.insert(a);
-    }
-    EXPECT_EQ(distinct.size() == 1, augment == Augment::kNone);
-    if (augment != Augment::kNone) {
-      EXPECT_GT(distinct.size(), size_t{15});
-    }
-  }
-  EXPECT_FALSE(parse_augment("heavy").ok());
-}
-
 }  // namespace
 }  // namespace chanas

@@ -9,6 +9,7 @@
 
 #include "chanas/base/file.h"
 #include "chanas/base/names.h"
+#include "chanas/data/augmentation.h"
 #include "chanas/supernet/client.h"
 #include "chanas/tune/tuner.h"
 
@@ -68,7 +69,9 @@ std::vector<Binding> bindings(RunConfig& c) {
        "(paper), gap_one_sided, gap_stop_train, gap_stop_gap",
        &c.loss},
       {"train", "gap_lambda", "weight of the generalisation gap", &c.gap_lambda, 0, 10},
-      {"train", "augment", "none, light (shift and flip), crop (random resized crop)", &c.augment},
+      {"train", "augment",
+       "none, light (shift and flip) or crop (random resized crop); then +colour, +policy, +cutout",
+       &c.augment},
       {"train", "builtin_images", "images that the built-in generator draws", &c.builtin_images,
        200, 1e7},
       {"train", "device", "auto (a GPU where there is one), cpu, cuda", &c.train_device},
@@ -249,7 +252,7 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("train.trainer", c.trainer, {"sandwich", "progressive"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.sampling", c.sampling, {"uniform", "macs"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.distillation", c.distillation, {"soft", "alpha"}));
-  CHANAS_RETURN_IF_ERROR(one_of("train.augment", c.augment, {"none", "light", "crop"}));
+  CHANAS_RETURN_IF_ERROR(annotate(parse_augment(c.augment).status(), "train"));
   CHANAS_RETURN_IF_ERROR(one_of("train.device", c.train_device, {"auto", "cpu", "cuda"}));
   CHANAS_RETURN_IF_ERROR(one_of("train.precision", c.precision, {"float32", "bfloat16"}));
   CHANAS_RETURN_IF_ERROR(one_of("tune.strategy", c.tune_strategy, strategy_names()));

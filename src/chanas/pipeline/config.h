@@ -44,7 +44,7 @@ struct RunConfig {
   bool kernel_transform = true;
   std::string loss = "plain";  // one of loss_names()
   double gap_lambda = 0.45;
-  std::string augment = "light";      // "none", "light", "crop"
+  std::string augment = "light";      // data/augmentation.h
   int64_t builtin_images = 6000;      // of the built-in generator
   std::string train_device = "auto";  // "auto", "cpu", "cuda"
   std::string precision = "float32";  // or "bfloat16"

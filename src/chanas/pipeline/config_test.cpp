@@ -35,7 +35,7 @@ TEST(Config, ErrorsNameFileLineAndNearestKey) {
   EXPECT_NE(error_of("[run]\nthreads = 1.5\n").find("run.threads: expected a whole number"),
             std::string::npos);
   EXPECT_NE(error_of("[run]\nspace = 3\n").find("run.space: expected text"), std::string::npos);
-  EXPECT_NE(error_of("[train]\naugment = \"heavy\"\n").find("expected one of none, light, crop"),
+  EXPECT_NE(error_of("[train]\naugment = \"heavy\"\n").find("expected none, light or crop"),
             std::string::npos);
   EXPECT_NE(error_of("[run\n").find("run.toml:1: "), std::string::npos);
 }

@@ -20,7 +20,6 @@
 #include "chanas/base/file.h"
 #include "chanas/base/rng.h"
 #include "chanas/base/stats.h"
-#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/plain.h"
 #include "chanas/supernet/supernet.h"
 
@@ -84,23 +83,18 @@ class Variant {
 
 class Ours : public Variant {
  public:
-  explicit Ours(const ArchSpace& space)
-      : supernet_(space, 1, true),
-        velocity_(supernet_.values().size()),
-        batch_(bench_batch(space)) {}
+  explicit Ours(const ArchSpace& space) : supernet_(space, 1, true), batch_(bench_batch(space)) {}
   double step(const std::vector<Arch>& archs) override {
     LossOptions options;
     options.label_smoothing = kSmoothing;
-    std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
+    supernet_.clear_gradients();
     const double loss = supernet_.accumulate(archs, batch_, nullptr, options).loss;
-    sgd_step(supernet_.parameters(), supernet_.gradients(), 1, kRate, kMomentum, kDecay, velocity_,
-             supernet_.values());
+    supernet_.update({.rate = kRate, .momentum = kMomentum, .weight_decay = kDecay});
     return loss;
   }
 
  private:
   Supernet supernet_;
-  std::vector<float> velocity_;
   Batch batch_;
 };
 

@@ -77,7 +77,7 @@ struct TrainConfig {
   // without gradient through L or through G.
   std::string loss = "plain";
   double gap_lambda = 0.45;
-  // "none"; "light": shift by up to an eighth and flip; "crop": random resized crop and flip.
+  // "light+policy+cutout" and the like, see data/augmentation.h.
   std::string augment = "light";
   bool kernel_transform = true;  // learned 7 -> 5 -> 3 matrices; false: centre crop
   uint64_t seed = 1;

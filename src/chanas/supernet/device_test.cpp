@@ -3,11 +3,13 @@
 
 #include "chanas/supernet/device.h"
 
+#include <ATen/Context.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "chanas/supernet/collective_open.h"
 #include "chanas/supernet/supernet.h"
 #include "chanas/supernet/testing.h"
 #include "chanas/supernet/testing_ranks.h"
@@ -156,6 +158,99 @@ TEST_F(DeviceTest, TwoPartsAreOneBatch) {
     EXPECT_EQ(parts[0].gradient, parts[1].gradient);
     EXPECT_EQ(parts[0].loss.loss, parts[1].loss.loss);
   }
+}
+
+// CUDA has to be found before anything else asks for it.
+class FirstOfAll : public testing::Environment {
+ public:
+  void SetUp() override { EXPECT_TRUE(open_device("auto", "float32").ok()); }
+};
+const testing::Environment* const kFirstOfAll = testing::AddGlobalTestEnvironment(new FirstOfAll);
+
+// What follows needs a GPU.
+class GpuTest : public DeviceTest {
+ protected:
+  void SetUp() override {
+    const StatusOr<Device> gpu = open_device("auto", "float32");
+    ASSERT_TRUE(gpu.ok()) << gpu.status();
+    if (gpu->gpu < 0) GTEST_SKIP() << "no GPU here";
+    gpu_ = *gpu;
+    narrow(false);
+  }
+  void TearDown() override { narrow(true); }
+
+  // TF32 in matrix products and convolutions, the default, has ten bits of mantissa.
+  static void narrow(bool wanted) {
+    at::globalContext().setAllowTF32CuBLAS(wanted);
+    at::globalContext().setAllowTF32CuDNN(wanted);
+  }
+
+  Device gpu_;
+};
+
+TEST_F(GpuTest, AgreesWithTheCpu) { expect_near(step(gpu_), step({}), 1e-4); }
+
+TEST_F(GpuTest, Tf32AndBfloat16AreClose) {
+  const Outcome want = step({}, nullptr, false);
+  narrow(true);
+  expect_near(step(gpu_, nullptr, false), want, 0.01);
+  gpu_.bfloat16 = true;
+  const Outcome got = step(gpu_, nullptr, false);
+  expect_near(got, want, 0.05);
+  EXPECT_NE(got.logits, want.logits);
+}
+
+TEST_F(GpuTest, SubnetsAgree) {
+  const Batch batch = testing_supernet::random_batch(kImages, kResolution, space_.classes, 1);
+  std::vector<std::vector<float>> logits;
+  for (const Device& device : {Device(), gpu_}) {
+    Supernet net = supernet();
+    net.use(device);
+    Subnet subnet = net.subnet(archs_[1]);
+    subnet.recalibrate(1, [&](int) -> const Batch& { return batch; });
+    logits.push_back(subnet.logits(batch));
+  }
+  for (size_t i = 0; i < logits[0].size(); ++i) EXPECT_NEAR(logits[0][i], logits[1][i], 1e-4);
+}
+
+// Five updates, with values written from outside between them as a rollback does.
+TEST_F(GpuTest, UpdatesAgree) {
+  std::vector<std::vector<float>> ends;
+  for (const Device& device : {Device(), gpu_}) {
+    Supernet net = supernet();
+    net.use(device);
+    const Batch batch = testing_supernet::random_batch(kImages, kResolution, space_.classes, 1);
+    for (int i = 0; i < 5; ++i) {
+      net.clear_gradients();
+      net.accumulate(archs_, batch, nullptr, {});
+      const double norm = net.gradient_norm();
+      EXPECT_GT(norm, 0);
+      net.update({.gradient_scale = 1 / norm, .rate = 0.01, .weight_decay = 0.1});
+      if (i == 2) net.values()[7] += 0.5f;
+      if (i == 3) net.momentum()[9] = 0;
+    }
+    for (const auto& numbers : {net.values(), net.momentum()}) {
+      ends.emplace_back(numbers.begin(), numbers.end());
+    }
+  }
+  for (size_t which : {0, 1}) {
+    for (size_t i = 0; i < ends[which].size(); ++i) {
+      ASSERT_NEAR(ends[which][i], ends[which + 2][i], 1e-4) << which << " " << i;
+    }
+  }
+}
+
+// The real NCCL, with a world of one.
+TEST_F(GpuTest, NcclSumsOnTheDevice) {
+  Launch launch;
+  launch.master_address = "127.0.0.1";
+  launch.master_port = 29517;
+  const auto ranks = open_nccl(launch, gpu_.gpu, "");
+  ASSERT_TRUE(ranks.ok()) << ranks.status();
+  std::vector<float> values = {1, 2, 3};
+  (*ranks)->sum(std::span(values));
+  EXPECT_EQ(values, (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ((*ranks)->of_first(7), 7);
 }
 
 TEST(OpenDeviceTest, TellsWhatIsMissing) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +13,9 @@ namespace chanas {
 namespace {
 
 using Variable = at::Tensor;
+
+// In numbers: matrix products of a GPU read 16 bytes at a time, of bfloat16 too.
+constexpr size_t kAlignment = 8;
 
 bool is_statistic(const std::string& name) {
   return name.ends_with(".running_mean") || name.ends_with(".running_var");
@@ -33,15 +37,36 @@ void add(const std::string& name, const std::vector<int64_t>& shape,
   p.size = 1;
   for (const int64_t extent : shape) p.size *= static_cast<size_t>(extent);
   p.offset = parameters.empty() ? 0 : parameters.back().offset + parameters.back().size;
+  p.offset = (p.offset + kAlignment - 1) / kAlignment * kAlignment;
   // Matrices of the kernel transformation start at identity; decay would pull them off it.
   p.decays = shape.size() == 4;
   parameters.push_back(p);
 }
 
+// The leading part of a leaf, as a leaf whose gradient is that part of the leaf's: what reaches it
+// is added there without a way back through the slicing.
+Variable leading_part(const Variable& leaf, const std::vector<int64_t>& shape,
+                      const std::string& name) {
+  if (leaf.sizes() == at::IntArrayRef(shape)) return leaf;
+  const at::NoGradGuard no_gradients;
+  Variable part = leaf.detach(), gradient = leaf.grad();
+  for (size_t d = 0; d < shape.size(); ++d) {
+    const auto dim = static_cast<int64_t>(d);
+    CHANAS_CHECK(shape[d] <= leaf.size(dim)) << name;
+    if (shape[d] == leaf.size(dim)) continue;
+    part = part.narrow(dim, 0, shape[d]);
+    gradient = gradient.narrow(dim, 0, shape[d]);
+  }
+  part.set_requires_grad(true);
+  part.mutable_grad() = gradient;
+  return part;
+}
+
 // Depthwise window [c, 1, k, k] by the chain of transformations.
 Variable cut_window(const ArchSpace& space, bool kernel_transform, const Tensors& weights,
                     const std::string& name, const std::vector<int64_t>& shape) {
-  Variable w = weights.at(name).narrow(0, 0, shape[0]);
+  const Variable& whole = weights.at(name);
+  Variable w = leading_part(whole, {shape[0], 1, whole.size(2), whole.size(3)}, name);
   // The first unit has one window, the elastic ones those of the space.
   for (auto to = space.kernels.rbegin(); to != space.kernels.rend(); ++to) {
     const int64_t from = w.size(3);
@@ -128,13 +153,7 @@ Tensors cut_weights(const ArchSpace& space, bool kernel_transform, const Tensors
       tensors[name] = cut_window(space, kernel_transform, weights, from, shape);
       continue;
     }
-    Variable t = weights.at(from);
-    for (size_t d = 0; d < shape.size(); ++d) {
-      const auto dim = static_cast<int64_t>(d);
-      CHANAS_CHECK(shape[d] <= t.size(dim)) << name;
-      if (shape[d] != t.size(dim)) t = t.narrow(dim, 0, shape[d]);
-    }
-    tensors[name] = t;
+    tensors[name] = leading_part(weights.at(from), shape, name);
   }
   return tensors;
 }

@@ -61,17 +61,18 @@ class Forward {
       return fixed_norm(x, weight, bias, at(name + ".running_mean"), at(name + ".running_var"),
                         network_.bn_epsilon, act, residual);
     }
-    Variable mean, variance;
-    Variable y =
-        batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, mean, variance, ranks_);
-    record(name, mean, variance);
-    return y;
+    const Recorded to = recorded(name);
+    return batch_norm(x, weight, bias, network_.bn_epsilon, act, residual, to.mean, to.variance,
+                      ranks_);
   }
 
-  void record(const std::string& name, const Variable& mean, const Variable& variance) const {
-    if (record_ == nullptr) return;
-    (*record_)[name + ".running_mean"] = mean;
-    (*record_)[name + ".running_var"] = variance;
+  // Where a normalisation's statistics are wanted; null: nowhere.
+  struct Recorded {
+    Variable *mean = nullptr, *variance = nullptr;
+  };
+  Recorded recorded(const std::string& name) const {
+    if (record_ == nullptr) return {};
+    return {&(*record_)[name + ".running_mean"], &(*record_)[name + ".running_var"]};
   }
 
   // Expansion and depthwise convolution.
@@ -83,11 +84,9 @@ class Forward {
     if (statistics_ == Statistics::kGiven) {
       return depthwise(norm(x, bn, u.act, {}), window, u.stride);
     }
-    Variable mean, variance;
-    Variable y = norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
-                                window, u.stride, mean, variance, ranks_);
-    record(bn, mean, variance);
-    return y;
+    const Recorded to = recorded(bn);
+    return norm_depthwise(x, at(bn + ".weight"), at(bn + ".bias"), network_.bn_epsilon, u.act,
+                          window, u.stride, to.mean, to.variance, ranks_);
   }
 
   Variable unit(const Variable& input, size_t index) const {

@@ -254,17 +254,19 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance,
+                  Activation act, const Tensor& residual, Tensor* mean, Tensor* variance,
                   Collective* ranks) {
   if (!has_kernels(x)) {
     return generic::batch_norm(x, weight, bias, epsilon, act, residual, mean, variance, ranks);
   }
-  if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
-  if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_mean = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_variance = at::empty({x.size(-1)}, x.options());
+  if (mean != nullptr) *mean = batch_mean;
+  if (variance != nullptr) *variance = batch_variance;
   std::optional<Tensor> other;
   if (residual.defined()) other = residual.contiguous();
   return BatchNorm::apply(x.contiguous(), weight, bias, other, epsilon, static_cast<int64_t>(act),
-                          mean, variance, reinterpret_cast<int64_t>(ranks));
+                          batch_mean, batch_variance, reinterpret_cast<int64_t>(ranks));
 }
 
 Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
@@ -272,19 +274,21 @@ Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
 }
 
 Tensor norm_depthwise(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                      Activation act, const Tensor& window, int stride, Tensor& mean,
-                      Tensor& variance, Collective* ranks) {
+                      Activation act, const Tensor& window, int stride, Tensor* mean,
+                      Tensor* variance, Collective* ranks) {
   if (!has_kernels(x)) {
     const Tensor none;
     return generic::depthwise(
         generic::batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window,
         stride);
   }
-  if (!mean.defined()) mean = at::empty({x.size(-1)}, x.options());
-  if (!variance.defined()) variance = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_mean = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_variance = at::empty({x.size(-1)}, x.options());
+  if (mean != nullptr) *mean = batch_mean;
+  if (variance != nullptr) *variance = batch_variance;
   return NormDepthwise::apply(x.contiguous(), weight, bias, window, epsilon,
-                              static_cast<int64_t>(act), int64_t{stride}, mean, variance,
-                              reinterpret_cast<int64_t>(ranks));
+                              static_cast<int64_t>(act), int64_t{stride}, batch_mean,
+                              batch_variance, reinterpret_cast<int64_t>(ranks));
 }
 
 Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,

@@ -29,17 +29,17 @@ class GenericOperations {
 at::Tensor depthwise(const at::Tensor& x, const at::Tensor& weight, int stride);
 
 // act(norm(x) * weight + bias) + residual (undefined: none) with the statistics of this batch,
-// which are also written to mean and variance (biased) if those are defined. With `ranks` (null: no
+// which are also given to mean and variance (biased; null: not wanted). With `ranks` (null: no
 // others) the batch is that of all ranks, and only its gradients of weight and bias are this rank's
 // part; throws PeerLost, backwards too.
 at::Tensor batch_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                      double epsilon, Activation act, const at::Tensor& residual, at::Tensor& mean,
-                      at::Tensor& variance, Collective* ranks = nullptr);
+                      double epsilon, Activation act, const at::Tensor& residual, at::Tensor* mean,
+                      at::Tensor* variance, Collective* ranks = nullptr);
 // depthwise(batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window, stride)
 // bit for bit, without keeping what is between them: it is made again where it is read.
 at::Tensor norm_depthwise(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                           double epsilon, Activation act, const at::Tensor& window, int stride,
-                          at::Tensor& mean, at::Tensor& variance, Collective* ranks = nullptr);
+                          at::Tensor* mean, at::Tensor* variance, Collective* ranks = nullptr);
 // batch_norm with given statistics; not differentiable.
 at::Tensor fixed_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const at::Tensor& mean, const at::Tensor& variance, double epsilon,

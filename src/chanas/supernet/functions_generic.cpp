@@ -52,15 +52,15 @@ Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                  Activation act, const Tensor& residual, Tensor& mean, Tensor& variance,
+                  Activation act, const Tensor& residual, Tensor* mean, Tensor* variance,
                   Collective* ranks) {
-  Tensor y, m, v;
+  Tensor y;
   if (ranks == nullptr) {
     const auto [normed, batch_mean, inverse] =
         at::native_batch_norm(to_nchw(x), weight, bias, {}, {}, true, 0, epsilon);
     y = to_nhwc(normed);
-    m = batch_mean.detach();
-    v = inverse.detach().pow(-2) - epsilon;
+    if (mean != nullptr) *mean = batch_mean.detach();
+    if (variance != nullptr) *variance = inverse.detach().pow(-2) - epsilon;
   } else {
     const Tensor wide = x.to(weight.scalar_type());
     const std::array<int64_t, 3> pixels = {0, 1, 2};
@@ -71,17 +71,9 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
     const Tensor centred = wide - whole_mean;
     const Tensor whole_variance = shared_sum((centred * centred).sum(pixels), *ranks) / rows;
     y = (centred * ((whole_variance + epsilon).rsqrt() * weight) + bias).to(x.scalar_type());
-    m = whole_mean.detach();
-    v = whole_variance.detach();
+    if (mean != nullptr) *mean = whole_mean.detach();
+    if (variance != nullptr) *variance = whole_variance.detach();
   }
-  if (mean.defined())
-    mean.copy_(m);
-  else
-    mean = m;
-  if (variance.defined())
-    variance.copy_(v);
-  else
-    variance = v;
   y = activate(y, act);
   return residual.defined() ? y + residual : y;
 }
@@ -103,12 +95,11 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const Tensor
 
 Tensor image_patches(const Tensor& x, int kernel, int stride) {
   const int64_t c = x.size(3), area = int64_t{kernel} * kernel, margin = kernel / 2;
-  // [n, c * k * k, positions]
-  const Tensor columns =
-      at::im2col(to_nchw(x).contiguous(), at::IntArrayRef{kernel, kernel}, at::IntArrayRef{1, 1},
-                 at::IntArrayRef{margin, margin}, at::IntArrayRef{stride, stride});
-  return columns.view({x.size(0), c, area, columns.size(2)})
-      .permute({0, 3, 2, 1})
+  // Not im2col, which starts a kernel per image on a GPU.
+  return at::constant_pad_nd(x, {0, 0, margin, margin, margin, margin})
+      .unfold(1, kernel, stride)
+      .unfold(2, kernel, stride)  // [n, h, w, c, kernel, kernel]
+      .permute({0, 1, 2, 4, 5, 3})
       .reshape({-1, area * c});
 }
 

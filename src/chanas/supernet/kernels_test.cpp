@@ -81,7 +81,7 @@ TEST_P(BatchNormTest, EqualsBatchNormAndActivation) {
   torch::Tensor x1 = leaf(x), w1 = leaf(w), b1 = leaf(b), r1 = leaf(r);
   torch::Tensor mean, variance;
   const torch::Tensor y1 =
-      batch_norm(x1, w1, b1, 1e-5, s.act, s.residual ? r1 : torch::Tensor(), mean, variance);
+      batch_norm(x1, w1, b1, 1e-5, s.act, s.residual ? r1 : torch::Tensor(), &mean, &variance);
   torch::Tensor x2 = leaf(x.to(torch::kDouble)), w2 = leaf(w.to(torch::kDouble)),
                 b2 = leaf(b.to(torch::kDouble)), r2 = leaf(r.to(torch::kDouble));
   torch::Tensor y2 = nhwc(torch::batch_norm(nchw(x2), w2, b2, {}, {}, true, 0.1, 1e-5, false));
@@ -124,9 +124,9 @@ TEST(NormDepthwiseTest, EqualsItsPartsBitForBit) {
       std::vector<torch::Tensor> two = {leaf(x), leaf(w), leaf(b), leaf(k)};
       torch::Tensor mean1, variance1, mean2, variance2;
       const torch::Tensor y1 =
-          norm_depthwise(one[0], one[1], one[2], 1e-5, act, one[3], s.stride, mean1, variance1);
+          norm_depthwise(one[0], one[1], one[2], 1e-5, act, one[3], s.stride, &mean1, &variance1);
       const torch::Tensor y2 = depthwise(
-          batch_norm(two[0], two[1], two[2], 1e-5, act, {}, mean2, variance2), two[3], s.stride);
+          batch_norm(two[0], two[1], two[2], 1e-5, act, {}, &mean2, &variance2), two[3], s.stride);
       EXPECT_TRUE(torch::equal(y1, y2));
       EXPECT_TRUE(torch::equal(mean1, mean2));
       EXPECT_TRUE(torch::equal(variance1, variance2));
@@ -183,7 +183,7 @@ TEST(KernelsTest, ResultsDoNotDependOnThreads) {
     torch::set_num_threads(threads);
     torch::Tensor xl = leaf(x), wl = leaf(w), mean, variance;
     const torch::Tensor y = depthwise(
-        batch_norm(xl, scale, scale, 1e-5, Activation::kHSwish, {}, mean, variance), wl, 1);
+        batch_norm(xl, scale, scale, 1e-5, Activation::kHSwish, {}, &mean, &variance), wl, 1);
     y.backward(dy);
     const std::vector<torch::Tensor> all = {y.detach(), xl.grad(), wl.grad(), mean, variance};
     if (first.empty()) first = all;

@@ -10,13 +10,13 @@ double norm_of(std::span<const float> gradients) {
   return std::sqrt(square);
 }
 
-void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
-              double gradient_scale, double rate, double momentum, double weight_decay,
-              std::span<float> velocity, std::span<float> values) {
-  const auto scale = static_cast<float>(gradient_scale), lr = static_cast<float>(rate);
-  const auto mu = static_cast<float>(momentum);
+void sgd_step(const std::vector<Supernet::Parameter>& parameters, const SgdStep& step,
+              std::span<const float> gradients, std::span<float> velocity,
+              std::span<float> values) {
+  const auto scale = static_cast<float>(step.gradient_scale), lr = static_cast<float>(step.rate);
+  const auto mu = static_cast<float>(step.momentum);
   for (const Supernet::Parameter& p : parameters) {
-    const float decay = p.decays ? static_cast<float>(weight_decay) : 0.0f;
+    const float decay = p.decays ? static_cast<float>(step.weight_decay) : 0.0f;
     for (size_t i = p.offset; i < p.offset + p.size; ++i) {
       const float g = gradients[i] * scale + decay * values[i];
       velocity[i] = mu * velocity[i] + g;

@@ -1,5 +1,5 @@
 #pragma once
-// The update of a step.
+// The update of a step on the CPU.
 
 #include <span>
 #include <vector>
@@ -8,14 +8,9 @@
 
 namespace chanas {
 
-// Euclidean norm, summed in double.
+// Supernet::gradient_norm() and Supernet::update(), on the CPU.
 double norm_of(std::span<const float> gradients);
-
-// SGD with Nesterov momentum as PyTorch has it, where gradients are set to zero between steps, not
-// to none: a weight that no network of the step uses still moves by its momentum and decays.
-// `gradients` are scaled first.
-void sgd_step(const std::vector<Supernet::Parameter>& parameters, std::span<const float> gradients,
-              double gradient_scale, double rate, double momentum, double weight_decay,
-              std::span<float> velocity, std::span<float> values);
+void sgd_step(const std::vector<Supernet::Parameter>& parameters, const SgdStep& step,
+              std::span<const float> gradients, std::span<float> velocity, std::span<float> values);
 
 }  // namespace chanas

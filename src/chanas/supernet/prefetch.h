@@ -10,13 +10,15 @@
 
 namespace chanas {
 
-// `make` turns a key into a value; it runs on the worker thread only, with one OpenMP thread, and
-// its result may depend on nothing but the key: then what take() returns does not depend on whether
-// it was made ahead. Not thread safe. The destructor waits for what is being made.
+// `make` turns a key into a value; it runs on the worker thread only, with `threads` OpenMP threads
+// (1 where the cores belong to the step that computes), and its result may depend on nothing but
+// the key: then what take() returns does not depend on whether it was made ahead. Not thread safe.
+// The destructor waits for what is being made.
 template <typename Key, typename Value>
 class Prefetch {
  public:
-  explicit Prefetch(std::function<Value(const Key&)> make) : make_(std::move(make)) {}
+  explicit Prefetch(std::function<Value(const Key&)> make, int threads = 1)
+      : make_(std::move(make)), threads_(threads) {}
 
   // The value of `key`, and begins to make that of `next`. A value that was made for another key is
   // dropped: wrong guesses cost time only.
@@ -37,13 +39,13 @@ class Prefetch {
     if (made_.valid()) made_.wait();
     key_ = key;
     made_ = std::async(std::launch::async, [this, key] {
-      // The cores belong to the step that computes.
-      omp_set_num_threads(1);
+      omp_set_num_threads(threads_);
       return make_(key);
     });
   }
 
-  std::function<Value(const Key&)> make_;
+  const std::function<Value(const Key&)> make_;
+  const int threads_;
   Key key_{};
   std::future<Value> made_;
   std::chrono::steady_clock::duration wait_{};

@@ -7,7 +7,6 @@
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/functions.h"
 #include "chanas/supernet/losses.h"
-#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/testing.h"
 
 namespace chanas {
@@ -65,7 +64,7 @@ TEST_F(ReferenceTest, BatchNorm) {
     at::Tensor mean, variance;
     const at::Tensor y =
         batch_norm(x, weight, bias, 1e-5, *parse_activation(name.substr(name.find('/') + 1)), other,
-                   mean, variance);
+                   &mean, &variance);
     expect_near(y, c + "y");
     y.backward(at(c + "d_y"));
     expect_near(x.grad(), c + "d_x");
@@ -155,7 +154,6 @@ TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
     const auto tolerance = [&](const std::string& name) {
       return 2 * double{plain(name + "_rounding/" + kind).data[0]} + kLastBits;
     };
-    std::vector<float> velocity(supernet.values().size());
     for (int step = 0; step < 10; ++step) {
       const std::string n = std::to_string(step);
       const std::vector<float>& genes = plain("arch/" + n).data;
@@ -179,15 +177,14 @@ TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
         return batch;
       };
       const Batch batch = half(0), other = half(1);
-      std::fill(supernet.gradients().begin(), supernet.gradients().end(), 0.0f);
+      supernet.clear_gradients();
       const StepLoss loss =
           supernet.accumulate({largest(space, {12, 1.3}), random, smallest(space, {12, 1.0})},
                               batch, kind == "gap" ? &other : nullptr, {});
       EXPECT_NEAR(loss.loss, plain("losses/" + kind).data[static_cast<size_t>(step)],
                   tolerance("losses"))
           << kind << " step " << step;
-      sgd_step(supernet.parameters(), supernet.gradients(), 1, 0.05, 0.9, 3e-5, velocity,
-               supernet.values());
+      supernet.update({.rate = 0.05, .momentum = 0.9, .weight_decay = 3e-5});
     }
     size_t compared = 0;
     for (const Supernet::Parameter& p : supernet.parameters()) {

@@ -6,11 +6,12 @@
 namespace chanas {
 
 StepInputs::StepInputs(const Dataset& dataset, const TrainConfig& config, Augment augment,
-                       const Collective& ranks)
+                       const Collective& ranks, int threads)
     : dataset_(dataset),
       config_(config),
       augment_(augment),
-      share_(share_of(config.batch_size, ranks.rank(), ranks.world())) {
+      share_(share_of(config.batch_size, ranks.rank(), ranks.world())),
+      prefetch_([this](const Key& key) { return make(key); }, threads) {
   streams_[0] = {.name = "epoch", .images = dataset.part(Part::kTrain)};
   streams_[1] = {.name = "gap epoch", .images = dataset.part(Part::kGap)};
   if (config.loss == "data_matched") {

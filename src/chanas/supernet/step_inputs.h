@@ -19,11 +19,12 @@ struct Inputs {
 };
 
 // Image i of a training is a function of (seed, i), with its augmentation, whatever the number of
-// ranks; each gets its part of a step's images. Not thread safe; the arguments must outlive it.
+// ranks; each gets its part of a step's images. `threads` make them. Not thread safe; the arguments
+// must outlive it.
 class StepInputs {
  public:
   StepInputs(const Dataset& dataset, const TrainConfig& config, Augment augment,
-             const Collective& ranks);
+             const Collective& ranks, int threads);
 
   struct Key {
     int64_t step = 0;
@@ -53,7 +54,7 @@ class StepInputs {
   const Share share_;
   std::array<Stream, 2> streams_;  // train, gap; of the worker thread
   // Last: its thread uses members above.
-  Prefetch<Key, Inputs> prefetch_{[this](const Key& key) { return make(key); }};
+  Prefetch<Key, Inputs> prefetch_;
 };
 
 }  // namespace chanas

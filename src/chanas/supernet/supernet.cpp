@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
 #include <sched.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
@@ -14,11 +15,23 @@
 #include "chanas/supernet/elastic_weights.h"
 #include "chanas/supernet/forward.h"
 #include "chanas/supernet/losses.h"
+#include "chanas/supernet/mirrored.h"
+#include "chanas/supernet/optimiser.h"
 
 namespace chanas {
 namespace {
 
 using Variable = at::Tensor;
+
+// LibTorch warns that gradients of sliced weights have gaps, as the weights have.
+class WithoutLayoutWarning : public c10::WarningHandler {
+ public:
+  void process(const c10::Warning& warning) override {
+    if (warning.msg().find("layout contract") == std::string::npos) {
+      c10::WarningHandler::process(warning);
+    }
+  }
+};
 
 // A mean over the batch's images becomes the mean over the images of all ranks' batches.
 Variable of_whole(const Variable& mean, const Batch& batch, Collective* ranks) {
@@ -40,26 +53,27 @@ int set_threads(int threads) {
 // --- Supernet -----------------------------------------------------------------------------------
 
 struct Supernet::Impl {
-  ArchSpace space;
-  Network largest;
-  bool kernel_transform = true;
-  bool alone = false;  // `largest` is the only network
-  std::vector<Parameter> parameters;
-  std::vector<float> values, gradients;
+  const ArchSpace space;
+  const Network largest;
+  const bool kernel_transform;
+  const bool alone;  // `largest` is the only network
+  const std::vector<Parameter> parameters;
+  Mirrored values, gradients, momentum;
   Device device;
-  // All values and gradients on the device; on the CPU the vectors themselves.
-  Variable device_values, device_gradients;
-  Tensors leaves;  // views of device_values, each with its view of device_gradients
+  Tensors leaves;   // views of the values on the device, each with its view of the gradients there
+  Variable decays;  // 1 where weights decay, on a GPU; else undefined
+  // With bfloat16, for training: copies of all values and a gradient of one network, and the leaves
+  // with those for what matrix products and convolutions read.
+  Variable narrow_values, narrow_gradients;
+  Tensors narrow_leaves;
 
-  // The vectors' numbers to the device, and the gradient that arose there to the vector.
-  void upload() const;
-  void download();
+  Impl(const ArchSpace& space, Network largest, bool kernel_transform, bool alone);
 
-  // The network's tensors, cut from `leaves`; differentiable where gradients are on.
-  Tensors cut(const Arch& arch, const Network& network) const {
-    if (!alone) return cut_weights(space, kernel_transform, leaves, arch, network);
+  // The network's tensors, cut from those of the supernet; differentiable where gradients are on.
+  Tensors cut(const Tensors& whole, const Arch& arch, const Network& network) const {
+    if (!alone) return cut_weights(space, kernel_transform, whole, arch, network);
     CHANAS_CHECK(network == largest) << network.name;
-    return leaves;
+    return whole;
   }
 };
 
@@ -72,48 +86,55 @@ Supernet Supernet::alone(const ArchSpace& space, const Arch& arch, uint64_t seed
 
 Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,
                    bool alone)
-    : impl_(std::make_unique<Impl>()) {
-  impl_->space = space;
-  impl_->largest = to_network(space, whole);
-  impl_->kernel_transform = kernel_transform;
-  impl_->alone = alone;
-  impl_->parameters = elastic_parameters(space, impl_->largest, kernel_transform);
-  const Parameter& last = impl_->parameters.back();
-  impl_->values.resize(last.offset + last.size);
-  impl_->gradients.resize(impl_->values.size());
-  initialise(impl_->parameters, impl_->largest, seed, impl_->values);
+    : impl_(std::make_unique<Impl>(space, to_network(space, whole), kernel_transform, alone)) {
+  initialise(impl_->parameters, impl_->largest, seed, impl_->values.host());
   use({});
 }
+
+Supernet::Impl::Impl(const ArchSpace& space_, Network largest_, bool kernel_transform_, bool alone_)
+    : space(space_),
+      largest(std::move(largest_)),
+      kernel_transform(kernel_transform_),
+      alone(alone_),
+      parameters(elastic_parameters(space, largest, kernel_transform)),
+      values(parameters.back().offset + parameters.back().size),
+      gradients(parameters.back().offset + parameters.back().size),
+      momentum(parameters.back().offset + parameters.back().size) {}
 
 void Supernet::use(const Device& device) {
   Impl& s = *impl_;
   s.device = device;
-  const auto size = static_cast<int64_t>(s.values.size());
-  // On the CPU these copy nothing.
-  s.device_values = at::from_blob(s.values.data(), {size}, at::kFloat).to(device_of(device));
-  s.device_gradients = at::from_blob(s.gradients.data(), {size}, at::kFloat).to(device_of(device));
-  for (const Parameter& p : s.parameters) {
+  for (Mirrored* numbers : {&s.values, &s.gradients, &s.momentum}) numbers->use(device_of(device));
+  const auto leaf_of = [](const Parameter& p, const Variable& values, const Variable& gradients) {
     const auto part = [&](const Variable& all) {
       return all.narrow(0, static_cast<int64_t>(p.offset), static_cast<int64_t>(p.size))
           .view(p.shape);
     };
-    Variable leaf = part(s.device_values).detach();
+    Variable leaf = part(values).detach();
     leaf.set_requires_grad(true);
-    leaf.mutable_grad() = part(s.device_gradients);
-    s.leaves[p.name] = leaf;
+    leaf.mutable_grad() = part(gradients);
+    return leaf;
+  };
+  for (const Parameter& p : s.parameters) {
+    s.leaves[p.name] = leaf_of(p, s.values.device(), s.gradients.device());
   }
-}
-
-void Supernet::Impl::upload() const {
+  s.narrow_leaves = s.leaves;
+  s.narrow_values = s.narrow_gradients = Variable();
+  if (device.bfloat16) {
+    s.narrow_values = s.values.device().to(at::kBFloat16);
+    s.narrow_gradients = at::zeros_like(s.narrow_values);
+    for (const Parameter& p : s.parameters) {
+      if (p.shape.size() < 2) continue;  // normalisation and biases stay float32
+      s.narrow_leaves[p.name] = leaf_of(p, s.narrow_values, s.narrow_gradients);
+    }
+  }
+  s.decays = Variable();
   if (device.gpu < 0) return;
-  device_values.copy_(at::from_blob(const_cast<float*>(values.data()), device_values.sizes()));
-  device_gradients.copy_(
-      at::from_blob(const_cast<float*>(gradients.data()), device_gradients.sizes()));
-}
-
-void Supernet::Impl::download() {
-  if (device.gpu < 0) return;
-  at::from_blob(gradients.data(), device_gradients.sizes()).copy_(device_gradients);
+  std::vector<float> decays(s.values.host().size());
+  for (const Parameter& p : s.parameters) {
+    if (p.decays) std::fill_n(&decays[p.offset], p.size, 1.0f);
+  }
+  s.decays = at::tensor(decays).to(device_of(device));
 }
 
 Supernet::~Supernet() = default;
@@ -121,14 +142,46 @@ Supernet::Supernet(Supernet&&) noexcept = default;
 
 const ArchSpace& Supernet::space() const { return impl_->space; }
 const std::vector<Supernet::Parameter>& Supernet::parameters() const { return impl_->parameters; }
-std::span<float> Supernet::values() { return impl_->values; }
-std::span<const float> Supernet::values() const { return impl_->values; }
-std::span<float> Supernet::gradients() { return impl_->gradients; }
+std::span<float> Supernet::values() { return impl_->values.host(); }
+std::span<const float> Supernet::values() const { return std::as_const(impl_->values).host(); }
+std::span<float> Supernet::gradients() { return impl_->gradients.host(); }
+std::span<float> Supernet::momentum() { return impl_->momentum.host(); }
+
+void Supernet::clear_gradients() {
+  Variable gradients = impl_->gradients.device();
+  gradients.zero_();
+}
+
+double Supernet::gradient_norm() const {
+  const Mirrored& gradients = impl_->gradients;
+  if (impl_->device.gpu < 0) return norm_of(gradients.host());
+  return at::linalg_vector_norm(gradients.device(), 2, {}, false, at::kDouble).item<double>();
+}
+
+void Supernet::update(const SgdStep& step) {
+  Impl& s = *impl_;
+  if (s.device.gpu < 0) {
+    sgd_step(s.parameters, step, s.gradients.host(), s.momentum.host(), s.values.host());
+    return;
+  }
+  const at::NoGradGuard no_gradients;
+  Variable values = s.values.device(), velocity = s.momentum.device();
+  const Variable gradient = std::as_const(s.gradients).device() * step.gradient_scale +
+                            values * s.decays * step.weight_decay;
+  velocity.mul_(step.momentum).add_(gradient);
+  values.sub_(gradient.add_(velocity, step.momentum), step.rate);
+}
 
 StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch,
                               const Batch* gap_batch, const LossOptions& options) {
   const Operations operations(impl_->device);
-  impl_->upload();
+  // The leaves' memory is up to date from here on.
+  std::as_const(impl_->values).device();
+  Variable gradients = impl_->gradients.device();
+  if (impl_->narrow_values.defined()) {
+    const at::NoGradGuard no_gradients;
+    impl_->narrow_values.copy_(std::as_const(impl_->values).device());
+  }
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
   // All networks share the stem's patches: kernel and stride are those of the space.
@@ -153,13 +206,14 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   if (gap_batch != nullptr) {
     gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing, impl_->device);
   }
-  StepLoss result;
-  const auto share = 1 / static_cast<double>(archs.size());
+  // Read at the end: a number that is asked for earlier would make a GPU wait for its next work.
+  Variable label_loss, gap_label_loss;
+  std::vector<Variable> gaps;
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network& network = networks[i];
-    const Tensors tensors = impl_->cut(archs[i], network);
-    // Returns the loss; label_loss receives the part of the labels, if there is one.
-    const auto loss_on = [&](Images& on, double& label_loss) {
+    const Tensors tensors = impl_->cut(impl_->narrow_leaves, archs[i], network);
+    // Returns the loss; `of_labels` receives the part of the labels, if there is one.
+    const auto loss_on = [&](Images& on, Variable& of_labels) {
       const bool labels = i == 0 || !on.batch.teacher.empty();
       Variable keep;
       if (labels && network.dropout > 0) {
@@ -176,7 +230,7 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
       Variable loss;
       if (labels) {
         loss = of_whole(cross_entropy(logits, on.labels), on.batch, options.ranks);
-        label_loss = loss.item<double>();
+        if (i == 0) of_labels = loss.detach();
       }
       if (on.teacher.defined()) {
         const Variable taught = options.alpha_clip > 0
@@ -189,20 +243,32 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
       }
       return loss;
     };
-    double label_loss = 0, gap_label_loss = 0;
     Variable loss = loss_on(images, label_loss);
-    if (i == 0) result.loss = label_loss;
     if (gap_images) {
       const Variable other = loss_on(*gap_images, gap_label_loss);
-      const double gap = other.item<double>() - loss.item<double>();
-      if (i == 0) result.gap_loss = gap_label_loss;
-      result.gap += gap * share;
-      if (gap < 0) result.negative_gaps += share;
+      gaps.push_back(other.detach() - loss.detach());
       loss = with_gap(loss, other, options.gap, options.gap_lambda);
     }
-    loss.backward();
+    {
+      WithoutLayoutWarning handler;
+      const c10::WarningUtils::WarningHandlerGuard guard(&handler);
+      loss.backward();
+    }
+    if (impl_->narrow_gradients.defined()) {
+      const at::NoGradGuard no_gradients;
+      gradients.add_(impl_->narrow_gradients);
+      impl_->narrow_gradients.zero_();
+    }
   }
-  impl_->download();
+  StepLoss result;
+  result.loss = label_loss.item<double>();
+  if (gap_images) result.gap_loss = gap_label_loss.item<double>();
+  const auto share = 1 / static_cast<double>(archs.size());
+  for (const Variable& gap : gaps) {
+    const auto value = gap.item<double>();
+    result.gap += value * share;
+    if (value < 0) result.negative_gaps += share;
+  }
   return result;
 }
 
@@ -210,9 +276,9 @@ std::vector<float> Supernet::batch_logits(const Arch& arch, const Batch& batch,
                                           Collective* ranks) const {
   const at::NoGradGuard no_gradients;
   const Operations operations(impl_->device);
-  impl_->upload();
+  std::as_const(impl_->values).device();
   const Network network = to_network(impl_->space, arch);
-  const Tensors tensors = impl_->cut(arch, network);
+  const Tensors tensors = impl_->cut(impl_->leaves, arch, network);
   return to_vector(forward(network, tensors, Statistics::kBatch,
                            stem_patches(network, batch, impl_->device), batch.n, {}, nullptr,
                            ranks));
@@ -229,11 +295,11 @@ struct Subnet::Impl {
 
 Subnet Supernet::subnet(const Arch& arch) const {
   const at::NoGradGuard no_gradients;
-  impl_->upload();
+  std::as_const(impl_->values).device();
   auto impl = std::make_unique<Subnet::Impl>();
   impl->device = impl_->device;
   impl->network = to_network(impl_->space, arch);
-  for (const auto& [name, tensor] : impl_->cut(arch, impl->network)) {
+  for (const auto& [name, tensor] : impl_->cut(impl_->leaves, arch, impl->network)) {
     impl->tensors[name] = tensor.detach().clone(at::MemoryFormat::Contiguous);
   }
   return Subnet(std::move(impl));

@@ -67,6 +67,13 @@ struct StepLoss {
   double negative_gaps = 0;  // share of the networks with a negative gap
 };
 
+// SGD with Nesterov momentum as PyTorch has it, where gradients are set to zero between steps, not
+// to none: a weight that no network of the step uses still moves by its momentum and decays.
+struct SgdStep {
+  double gradient_scale = 1;  // the gradient is multiplied by this first
+  double rate = 0, momentum = 0.9, weight_decay = 0;
+};
+
 class Subnet;
 
 // Sets the threads of everything here, in this process; 0: all cores this process may use. Returns
@@ -80,7 +87,7 @@ class Supernet {
   struct Parameter {
     std::string name;
     std::vector<int64_t> shape;
-    size_t offset = 0, size = 0;  // in values() and gradients()
+    size_t offset = 0, size = 0;  // in values() and the like, where gaps between tensors are zero
     bool decays = false;
   };
 
@@ -95,14 +102,21 @@ class Supernet {
 
   const ArchSpace& space() const;
   const std::vector<Parameter>& parameters() const;
-  // All numbers that are trained, and the gradient that accumulate() adds to.
+  // Where everything is computed and kept from now on; subnets stay where they were cut.
+  void use(const Device& device);
+
+  // All numbers that are trained, the gradient that accumulate() adds to, and the momentum of
+  // update(). From a GPU they are brought here when asked for, and taken back by the next function
+  // that computes with them: ask again after it.
   std::span<float> values();
   std::span<const float> values() const;
   std::span<float> gradients();
+  std::span<float> momentum();
 
-  // Where everything below is computed from now on; subnets stay where they were cut. Values and
-  // gradients are this process's memory all the same, and travel with every call.
-  void use(const Device& device);
+  void clear_gradients();
+  // Euclidean, summed in double.
+  double gradient_norm() const;
+  void update(const SgdStep& step);
 
   // Adds the gradient of the sum of the archs' losses. Without a teacher in the batch one sandwich
   // (in-place distillation): the first arch learns the labels, all others the outputs of the first

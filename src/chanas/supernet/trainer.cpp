@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,7 +13,6 @@
 #include "chanas/supernet/folder_lock.h"
 #include "chanas/supernet/history.h"
 #include "chanas/supernet/identity.h"
-#include "chanas/supernet/optimiser.h"
 #include "chanas/supernet/plan.h"
 #include "chanas/supernet/rollback.h"
 #include "chanas/supernet/sorting.h"
@@ -25,9 +26,12 @@ using Clock = std::chrono::steady_clock;
 constexpr double kMomentum = 0.9;
 constexpr double kDefaultEpochs = 12;
 constexpr int kRatedBatch = 64;  // learning_rate is for this many images
-// A plan by time: made from this many seconds of steps, corrected once when this share is over.
+// A plan by time: made from this many seconds of steps, corrected at these positions by the speed
+// since the one before.
 constexpr double kCalibrationSeconds = 2;
-constexpr double kCorrectionPosition = 0.3;
+constexpr double kSettled = 0.8;  // time of a step over that of the steps before
+constexpr double kMostCalibration = 0.2;
+constexpr std::array kCorrections = {0.3, 0.6};
 // Of the budget, for what comes after the last step.
 constexpr double kReservedShare = 0.03;
 
@@ -39,6 +43,11 @@ std::vector<TrainStage> stages_of(const ArchSpace& space, const TrainConfig& con
                                   const Arch* alone) {
   if (alone != nullptr) return {{.name = "alone", .space = space}};
   return make_stages(space, config);
+}
+
+// The cores compute the steps, but for those of a GPU.
+int input_threads(const TrainConfig& config, const Device& device) {
+  return device.gpu < 0 ? 1 : std::max(1, set_threads(config.threads) - 1);
 }
 
 class Trainer {
@@ -57,10 +66,9 @@ class Trainer {
         stages_(stages_of(space, config, alone)),
         supernet_(alone == nullptr ? Supernet(space, config.seed, config.kernel_transform)
                                    : Supernet::alone(space, *alone, config.seed)),
-        velocity_(supernet_.values().size()),
         rollback_(space.classes),
         history_(space, dataset, config, folder, hooks, ranks, alone),
-        inputs_(dataset, config, augment, ranks) {
+        inputs_(dataset, config, augment, ranks, input_threads(config, hooks.device)) {
     supernet_.use(hooks.device);
   }
 
@@ -70,16 +78,8 @@ class Trainer {
     if (!state_.complete) {
       tell_plan();
       if (state_.steps == 0) make_plan();
-      rollback_.remember(state_, supernet_.values(), velocity_);
-      while (state_.step < state_.steps) {
-        CHANAS_RETURN_IF_ERROR(enter_stage());
-        CHANAS_RETURN_IF_ERROR(one_step_or_save());
-        if (ranks_.any(cancelled())) {
-          request_cancellation();
-          CHANAS_RETURN_IF_ERROR(save());
-          return check_cancelled();
-        }
-      }
+      rollback_.remember(state_, supernet_.values(), supernet_.momentum());
+      CHANAS_RETURN_IF_ERROR(all_steps_or_save());
       CHANAS_RETURN_IF_ERROR(finish());
     }
     return result();
@@ -100,7 +100,8 @@ class Trainer {
     earlier_seconds_ = state_.seconds;
     continued_ = true;
     std::copy(checkpoint->values.begin(), checkpoint->values.end(), supernet_.values().begin());
-    velocity_ = std::move(checkpoint->momentum);
+    std::copy(checkpoint->momentum.begin(), checkpoint->momentum.end(),
+              supernet_.momentum().begin());
     if (!checkpoint->teacher.empty()) set_teacher(checkpoint->teacher);
     return check_weights();
   }
@@ -146,7 +147,7 @@ class Trainer {
         sort_channels(before.space, supernet_.parameters(), supernet_.values());
       }
     }
-    std::fill(velocity_.begin(), velocity_.end(), 0.0f);
+    std::ranges::fill(supernet_.momentum(), 0.0f);
     state_.mean_loss = state_.least_loss = -1;
     return save();
   }
@@ -157,14 +158,24 @@ class Trainer {
       state_.steps = steps_of(config_.epochs > 0 ? config_.epochs : kDefaultEpochs);
       return;
     }
-    // Steps whose gradient is thrown away; the first one is slow.
+    // Steps whose gradient is thrown away. The first one is slow, and on a GPU so are many: what
+    // computes a shape is built when the shape is met.
     gradient(0);
-    const Clock::time_point start = Clock::now();
-    int64_t count = 0;
-    while (count < 3 || ranks_.of_first(seconds_since(start)) < kCalibrationSeconds) {
-      gradient(++count);
-    }
-    plan_for(seconds_since(start) / static_cast<double>(count));
+    int64_t step = 0;
+    double last = 0, share = 0;
+    do {
+      const Clock::time_point start = Clock::now();
+      int64_t count = 0;
+      while (count < 3 || ranks_.of_first(seconds_since(start)) < kCalibrationSeconds) {
+        gradient(++step);
+        ++count;
+      }
+      const double now = ranks_.of_first(seconds_since(start)) / static_cast<double>(count);
+      share = last > 0 ? now / last : 0;
+      last = now;
+    } while (hooks_.device.gpu >= 0 && share < kSettled &&
+             ranks_.of_first(seconds()) < kMostCalibration * config_.budget_s);
+    plan_for(last);
   }
 
   void plan_for(double seconds_per_step) {
@@ -173,12 +184,21 @@ class Trainer {
     state_.steps = state_.step + std::max<int64_t>(10, static_cast<int64_t>(steps));
   }
 
-  // The speed of the first seconds may mislead; that of nearly a third does not.
+  // The speed of the first seconds may mislead, that of a third less so.
   void correct_plan() {
     state_.base_position = state_.position();
     state_.base_step = state_.step;
-    plan_for((seconds() - first_step_seconds_) / static_cast<double>(state_.step - first_step_));
-    state_.planned = true;
+    plan_for((seconds() - window_seconds_) / static_cast<double>(state_.step - window_step_));
+    state_.planned = state_.base_position >= kCorrections.back();
+    window_step_ = state_.step;
+    window_seconds_ = seconds();
+  }
+
+  bool correction_is_due() const {
+    if (state_.planned) return false;
+    const double position = state_.position();
+    return std::ranges::any_of(
+        kCorrections, [&](double at) { return at > state_.base_position && position >= at; });
   }
 
   // --- Step ---
@@ -202,17 +222,17 @@ class Trainer {
       for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
         if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch, others());
     }
-    std::fill(supernet_.gradients().begin(), supernet_.gradients().end(), 0.0f);
+    supernet_.clear_gradients();
     const StepLoss loss = supernet_.accumulate(archs, inputs.batch,
                                                inputs.gap_batch.n > 0 ? &inputs.gap_batch : nullptr,
                                                loss_options(config_, step, others()));
-    ranks_.sum(supernet_.gradients());
+    if (!ranks_.alone()) ranks_.sum(supernet_.gradients());
     return loss;
   }
 
-  Status one_step_or_save() {
+  Status all_steps_or_save() {
     try {
-      return one_step();
+      return all_steps();
     } catch (const PeerLost&) {
       // Weights and momentum are still those of the last whole step. Without the peers' consent.
       if (ranks_.first()) save_alone().IgnoreError();
@@ -220,28 +240,43 @@ class Trainer {
     }
   }
 
+  Status all_steps() {
+    while (state_.step < state_.steps) {
+      CHANAS_RETURN_IF_ERROR(enter_stage());
+      CHANAS_RETURN_IF_ERROR(one_step());
+      if (ranks_.any(cancelled())) {
+        request_cancellation();
+        CHANAS_RETURN_IF_ERROR(save());
+        return check_cancelled();
+      }
+    }
+    return absl::OkStatus();
+  }
+
   Status one_step() {
     if (first_step_ < 0) {
-      first_step_ = state_.step;
-      first_step_seconds_ = seconds();
+      first_step_ = window_step_ = state_.step;
+      first_step_seconds_ = window_seconds_ = seconds();
       first_step_wait_ = inputs_.wait_seconds();
     }
     const StepLoss loss = gradient(state_.step);
     if (hooks_.on_gradient) hooks_.on_gradient(state_.step, supernet_.gradients());
-    const double norm = norm_of(supernet_.gradients());
+    const double norm = supernet_.gradient_norm();
     if (!std::isfinite(loss.loss) || !std::isfinite(norm)) {
       return roll_back("the loss is not finite");
     }
     if (rollback_.follow(loss.loss, state_)) return roll_back("the loss is back at chance");
 
     const double clip = config_.clip > 0 ? std::min(1.0, config_.clip / std::max(norm, 1e-12)) : 1;
-    sgd_step(supernet_.parameters(), supernet_.gradients(), clip, rate(), kMomentum,
-             config_.weight_decay, velocity_, supernet_.values());
+    supernet_.update({.gradient_scale = clip,
+                      .rate = rate(),
+                      .momentum = kMomentum,
+                      .weight_decay = config_.weight_decay});
     const double before = state_.position();
     count_step(loss, state_);
     CHANAS_RETURN_IF_ERROR(history_.after_step(
         before, loss.loss, [this] { return progress(); }, supernet_, state_));
-    if (!state_.planned && state_.position() >= kCorrectionPosition) {
+    if (correction_is_due()) {
       correct_plan();
       return save();
     }
@@ -288,21 +323,21 @@ class Trainer {
     const std::span<const float> teacher =
         teacher_ ? std::as_const(*teacher_).values() : std::span<const float>();
     return save_checkpoint(folder_, identity_, supernet_.parameters(), state_, supernet_.values(),
-                           velocity_, teacher);
+                           supernet_.momentum(), teacher);
   }
 
   Status save() {
     CHANAS_RETURN_IF_ERROR(check_weights());
     CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
     saved_seconds_ = seconds();
-    rollback_.remember(state_, supernet_.values(), velocity_);
+    rollback_.remember(state_, supernet_.values(), supernet_.momentum());
     return absl::OkStatus();
   }
 
   Status roll_back(const std::string& why) {
     const int64_t step = state_.step;
-    CHANAS_RETURN_IF_ERROR(
-        rollback_.go_back(why, config_.learning_rate, state_, supernet_.values(), velocity_));
+    CHANAS_RETURN_IF_ERROR(rollback_.go_back(why, config_.learning_rate, state_, supernet_.values(),
+                                             supernet_.momentum()));
     hooks_.warn(fmt::format("{} at step {}: back to step {} with half the learning rate", why, step,
                             state_.step));
     CHANAS_RETURN_IF_ERROR(history_.start(state_));
@@ -322,7 +357,9 @@ class Trainer {
   TrainResult result() const {
     TrainResult r = summary(state_);
     r.epochs = epochs();
-    r.params = static_cast<int64_t>(supernet_.values().size());
+    for (const Supernet::Parameter& p : supernet_.parameters()) {
+      r.params += static_cast<int64_t>(p.size);
+    }
     r.continued = continued_;
     return r;
   }
@@ -338,7 +375,6 @@ class Trainer {
   const std::vector<TrainStage> stages_;
   Supernet supernet_;
   std::optional<Supernet> teacher_;
-  std::vector<float> velocity_;
   TrainState state_;
   Rollback rollback_;
   History history_;
@@ -347,6 +383,8 @@ class Trainer {
   double earlier_seconds_ = 0, saved_seconds_ = 0;
   int64_t first_step_ = -1;  // of this attempt, for the speed
   double first_step_seconds_ = 0, first_step_wait_ = 0;
+  int64_t window_step_ = 0;  // of which correct_plan() takes the speed
+  double window_seconds_ = 0;
 };
 
 }  // namespace
