@@ -3,8 +3,10 @@
 //
 //   bench-train OUT.json [ROUNDS]      everything; exit code 1 when the losses do not agree
 //   bench-train --only CASE VARIANT [STEPS]   a few steps; for memory and profiles
+//   bench-train --gpu [SPACE]          the largest network's step on a GPU, by batch size
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <torch/csrc/autograd/grad_mode.h>
@@ -20,6 +22,7 @@
 #include "chanas/base/file.h"
 #include "chanas/base/rng.h"
 #include "chanas/base/stats.h"
+#include "chanas/supernet/device.h"
 #include "chanas/supernet/plain.h"
 #include "chanas/supernet/supernet.h"
 
@@ -54,12 +57,12 @@ ArchSpace bench_space() {
   return *space;
 }
 
-Batch bench_batch(const ArchSpace& space) {
-  Batch batch{kBatch, space.resolutions[0], {}, {}};
+Batch bench_batch(const ArchSpace& space, int n = kBatch) {
+  Batch batch{n, space.resolutions.back(), {}, {}};
   Rng rng(1);
-  batch.images.resize(static_cast<size_t>(kBatch * batch.resolution * batch.resolution * 3));
+  batch.images.resize(static_cast<size_t>(n * batch.resolution * batch.resolution * 3));
   for (float& v : batch.images) v = static_cast<float>(rng.normal());
-  for (int i = 0; i < kBatch; ++i) {
+  for (int i = 0; i < n; ++i) {
     batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(space.classes))));
   }
   return batch;
@@ -264,6 +267,40 @@ Status run_all(const std::string& path, int rounds) {
   return write_file_atomic(path, out.dump(2) + "\n");
 }
 
+// Steps in bfloat16 of the largest network at width 1.0.
+Status run_gpu(const std::string& name) {
+  CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(name));
+  space.widths = {space.widths.front()};
+  CHANAS_ASSIGN_OR_RETURN(Device device, open_device("cuda", "bfloat16"));
+  const c10::impl::VirtualGuardImpl gpu(c10::DeviceType::CUDA);
+  for (const int n : {128, 256, 512, 1024}) {
+    Supernet supernet(space, 1, true);
+    supernet.use(device);
+    const Batch batch = bench_batch(space, n);
+    // Reading the norm waits for the gradient, as a training does.
+    const auto step = [&] {
+      supernet.clear_gradients();
+      supernet.accumulate({largest(space)}, batch, nullptr, {});
+      supernet.update({.gradient_scale = 1 / supernet.gradient_norm(), .rate = kRate});
+    };
+    for (int i = 0; i < 12; ++i) step();
+    std::vector<double> seconds;
+    for (int i = 0; i < 40; ++i) {
+      gpu.synchronizeDevice(static_cast<c10::DeviceIndex>(device.gpu));
+      const auto start = std::chrono::steady_clock::now();
+      step();
+      gpu.synchronizeDevice(static_cast<c10::DeviceIndex>(device.gpu));
+      seconds.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    fmt::print("{} {}, batch {:4}: {:6.1f} ms ({:.1f} to {:.1f}), {:.0f} images/s\n", name,
+               describe(device), n, 1000 * median(seconds), 1000 * percentile(seconds, 0),
+               1000 * percentile(seconds, 1), n / median(seconds));
+    std::fflush(stdout);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 }  // namespace chanas
 
@@ -275,8 +312,15 @@ int main(int argc, char** argv) {
     fmt::print("{}\n", run_only(args[1], args[2], args.size() > 3 ? std::stoi(args[3]) : 3).dump());
     return 0;
   }
+  if (!args.empty() && args[0] == "--gpu") {
+    const Status status = run_gpu(args.size() > 1 ? args[1] : "cifar");
+    if (!status.ok()) fmt::print(stderr, "bench-train: {}\n", message(status));
+    return exit_code(status);
+  }
   if (args.empty()) {
-    fmt::print(stderr, "usage: bench-train OUT.json [ROUNDS] | --only CASE VARIANT [STEPS]\n");
+    fmt::print(
+        stderr,
+        "usage: bench-train OUT.json [ROUNDS] | --only CASE VARIANT [STEPS] | --gpu [SPACE]\n");
     return 2;
   }
   const Status status = run_all(args[0], args.size() > 1 ? std::stoi(args[1]) : 9);
