@@ -7,19 +7,24 @@
 #include <fmt/format.h>
 
 #include "chanas/base/file.h"
+#include "chanas/base/log.h"
+#include "chanas/supernet/gpu_kernels.h"
 
 namespace chanas {
 namespace {
 
+// Path of a library beside LibTorch's CPU library, or its name alone.
+std::string beside_libtorch(const std::string& name) {
+  Dl_info library = {};
+  if (::dladdr(reinterpret_cast<const void*>(&at::get_num_threads), &library) == 0) return name;
+  const std::string path = library.dli_fname;
+  return join_path(path.substr(0, path.rfind('/')), name);
+}
+
 // Registers CUDA with LibTorch. Its answer to "is there CUDA?" is kept for good, so that this has
 // to come before the first such question.
 Status load_cuda() {
-  Dl_info cpu_library = {};
-  std::string path = "libtorch_cuda.so";
-  if (::dladdr(reinterpret_cast<const void*>(&at::get_num_threads), &cpu_library) != 0) {
-    const std::string beside = cpu_library.dli_fname;
-    path = join_path(beside.substr(0, beside.rfind('/')), path);
-  }
+  const std::string path = beside_libtorch("libtorch_cuda.so");
   if (::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     return absl::UnavailableError(fmt::format(
         "no CUDA here: {}; set CHANAS_TORCH_PREFIX to a PyTorch with CUDA and build again",
@@ -49,8 +54,11 @@ StatusOr<Device> open_device(const std::string& kind, const std::string& precisi
   const Status loaded = kind == "cpu" ? absl::UnavailableError("cpu") : load_cuda();
   if (loaded.ok()) {
     device.gpu = local_rank % at::accelerator::deviceCount();
-    device.generic = true;
     at::accelerator::setDeviceIndex(static_cast<c10::DeviceIndex>(device.gpu));
+    const Status kernels = gpu::use_nvrtc(beside_libtorch("libcaffe2_nvrtc.so"), device.gpu);
+    if (!kernels.ok()) {
+      log_warning("training on LibTorch's own operations, which are slower: {}", message(kernels));
+    }
     // Matrix products of float32 in TF32, as cuDNN's convolutions are anyhow.
     at::globalContext().setAllowTF32CuBLAS(true);
     return device;

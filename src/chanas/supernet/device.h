@@ -10,10 +10,9 @@ namespace chanas {
 
 struct Device {
   int gpu = -1;  // index of a CUDA device; -1: the CPU
-  // LibTorch's own operations instead of our kernels. Always so on a GPU.
-  bool generic = false;
-  // Convolutions and matrix products in bfloat16; weights, sums and normalisation stay float32.
-  // Generic operations only.
+  bool generic = false;  // LibTorch's own operations instead of our kernels
+  // Convolutions and matrix products in bfloat16; weights, sums and normalisation stay float32. On
+  // the CPU by generic operations only.
   bool bfloat16 = false;
 };
 

@@ -10,8 +10,10 @@
 #include <cmath>
 
 #include "chanas/supernet/collective_open.h"
+#include "chanas/supernet/gpu_kernels.h"
 #include "chanas/supernet/supernet.h"
 #include "chanas/supernet/testing.h"
+#include "chanas/supernet/testing_gpu.h"
 #include "chanas/supernet/testing_ranks.h"
 
 namespace chanas {
@@ -158,6 +160,21 @@ TEST_F(DeviceTest, TwoPartsAreOneBatch) {
     EXPECT_EQ(parts[0].gradient, parts[1].gradient);
     EXPECT_EQ(parts[0].loss.loss, parts[1].loss.loss);
   }
+}
+
+// Whole steps on our GPU kernels, emulated.
+TEST_F(DeviceTest, GpuKernelsAgreeWithOurKernels) {
+  const Outcome want = step({}), close = step({}, nullptr, false);
+  gpu::use(testing_supernet::emulated_gpu());
+  Device narrow;
+  narrow.bfloat16 = true;
+  const Outcome got = step({}), got_close = step(narrow, nullptr, false);
+  const std::vector<Outcome> parts = on_two_ranks({});
+  gpu::use(nullptr);
+  expect_near(got, want, 1e-4);
+  expect_near(got_close, close, 0.05);
+  EXPECT_NE(got.logits, want.logits);  // others, after all
+  for (const Outcome& part : parts) expect_near(part, want, 1e-4);
 }
 
 // CUDA has to be found before anything else asks for it.

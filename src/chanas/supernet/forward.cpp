@@ -128,7 +128,7 @@ at::Device device_of(const Device& device) {
 }
 
 Operations::Operations(const Device& device)
-    : generic_(device.generic || device.bfloat16),
+    : generic_(device.generic),
       type_(device_of(device).type()),
       mixed_(device.bfloat16) {
   if (!mixed_) return;

@@ -5,6 +5,7 @@
 
 #include "chanas/supernet/collective.h"
 #include "chanas/supernet/functions_generic.h"
+#include "chanas/supernet/gpu_kernels.h"
 #include "chanas/supernet/kernels.h"
 
 namespace chanas {
@@ -17,40 +18,116 @@ using torch::autograd::variable_list;
 
 thread_local bool t_generic = false;
 
-bool has_kernels(const Tensor& x) {
-  return !t_generic && x.is_cpu() && x.scalar_type() == at::kFloat;
+bool on_our_cpu_kernels(const Tensor& x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+bool has_kernels(const Tensor& x) { return !t_generic && (gpu::runs(x) || on_our_cpu_kernels(x)); }
+bool has_depthwise(const Tensor& x, const Tensor& window, int64_t stride) {
+  return !t_generic &&
+         (gpu::runs(x) ? gpu::runs_depthwise(x, window, stride) : on_our_cpu_kernels(x));
 }
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
-DepthwiseShape depthwise_shape(const Tensor& x, const Tensor& weight, int64_t stride) {
+// --- The kernels, for tensors: those of kernels.h or those of gpu_kernels.h
+// ------------------------
+
+const float* read(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
+float* data(const Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }
+
+int64_t rows_of(const Tensor& x) { return x.numel() / x.size(-1); }
+int columns_of(const Tensor& x) { return to_int(x.size(-1)); }
+
+DepthwiseShape depthwise_shape(const Tensor& x, const Tensor& window, int64_t stride) {
   return {to_int(x.size(0)), to_int(x.size(1)),      to_int(x.size(2)),
-          to_int(x.size(3)), to_int(weight.size(3)), to_int(stride)};
+          to_int(x.size(3)), to_int(window.size(3)), to_int(stride)};
 }
+
+// What normalisation and its weights come to: x * scale + shift, then `act`. Undefined: x.
+struct Scaling {
+  Tensor inverse, scale, shift;
+  Activation act = Activation::kNone;
+};
+
+Scaling scaling_of(const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                   const Tensor& inverse, Activation act) {
+  const Tensor scale = weight * inverse;
+  return {inverse, scale, at::addcmul(bias, mean, scale, -1), act};
+}
+
+void statistics(const Tensor& x, const Tensor& mean, const Tensor& variance) {
+  if (gpu::runs(x)) return gpu::column_statistics(x, mean, variance);
+  column_statistics(rows_of(x), columns_of(x), read(x), data(mean), data(variance));
+}
+
+void scale_activate(const Tensor& x, const Scaling& s, const Tensor& residual, const Tensor& y) {
+  if (gpu::runs(x)) return gpu::scale_activate(x, s.scale, s.shift, s.act, residual, y);
+  scale_activate(rows_of(x), columns_of(x), read(x), read(s.scale), read(s.shift), s.act,
+                 read(residual), data(y));
+}
+
+InputMap input_map(const Scaling& s) { return {read(s.scale), read(s.shift), s.act}; }
+
+Tensor convolve(const Tensor& x, const Scaling& s, const Tensor& window, int64_t stride) {
+  const DepthwiseShape shape = depthwise_shape(x, window, stride);
+  Tensor y = at::empty({shape.n, shape.h_out(), shape.w_out(), shape.c}, x.options());
+  if (gpu::runs(x)) {
+    gpu::depthwise_forward(x, s.scale, s.shift, s.act, window, stride, y);
+  } else {
+    depthwise_forward(shape, read(x), input_map(s), read(window), data(y));
+  }
+  return y;
+}
+
+void convolve_backward(const Tensor& x, const Scaling& s, const Tensor& window, int64_t stride,
+                       const Tensor& dy, const Tensor& dx, const Tensor& dwindow) {
+  if (gpu::runs(x)) {
+    return gpu::depthwise_backward(x, s.scale, s.shift, s.act, window, stride, dy, dx, dwindow);
+  }
+  depthwise_backward(depthwise_shape(x, window, stride), read(x), input_map(s), read(window),
+                     read(dy), data(dx), data(dwindow));
+}
+
+// [n, c]: sums over the pixels of a * b, b undefined: of a.
+Tensor image_dot(const Tensor& a, const Tensor& b) {
+  const int n = to_int(a.size(0)), area = to_int(a.size(1) * a.size(2)), c = columns_of(a);
+  Tensor sum = at::empty({n, c}, a.options());
+  if (gpu::runs(a)) {
+    gpu::image_dot(a, b, sum);
+  } else {
+    chanas::image_dot(n, area, c, read(a), read(b), data(sum));
+  }
+  return sum;
+}
+
+Tensor image_scale(const Tensor& x, const Tensor& scale, const Tensor& shift) {
+  const int n = to_int(x.size(0)), area = to_int(x.size(1) * x.size(2)), c = columns_of(x);
+  Tensor y = at::empty_like(x);
+  if (gpu::runs(x)) {
+    gpu::image_scale(x, scale, shift, y);
+  } else {
+    chanas::image_scale(n, area, c, read(x), read(scale), read(shift), data(y));
+  }
+  return y;
+}
+
+// --- Differentiable ------------------------------------------------------------------------------
 
 class Depthwise : public torch::autograd::Function<Depthwise> {
  public:
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& weight,
                           int64_t stride) {
     const Tensor w = weight.contiguous();
-    const DepthwiseShape s = depthwise_shape(x, w, stride);
-    Tensor y = at::empty({s.n, s.h_out(), s.w_out(), s.c}, x.options());
-    depthwise_forward(s, x.const_data_ptr<float>(), {}, w.const_data_ptr<float>(),
-                      y.mutable_data_ptr<float>());
     context->save_for_backward({x, w});
     context->saved_data["stride"] = stride;
-    return y;
+    return convolve(x, {}, w, stride);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &w = saved[1], dy = gradients[0].contiguous();
-    const DepthwiseShape s = depthwise_shape(x, w, context->saved_data["stride"].toInt());
     Tensor dx, dw = at::empty_like(w);
     if (context->needs_input_grad(0)) dx = at::empty_like(x);
-    depthwise_backward(
-        s, x.const_data_ptr<float>(), {}, w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
-        dx.defined() ? dx.mutable_data_ptr<float>() : nullptr, dw.mutable_data_ptr<float>());
+    convolve_backward(x, {}, w, context->saved_data["stride"].toInt(), dy, dx, dw);
     return {dx, dw, Tensor()};
   }
 };
@@ -83,43 +160,46 @@ class SumOverRanks : public torch::autograd::Function<SumOverRanks> {
   }
 };
 
-// What normalisation and its weights come to: x * scale + shift.
-struct Scaling {
-  Tensor inverse, scale, shift;
-};
-
-Scaling scaling_of(const Tensor& weight, const Tensor& bias, const Tensor& mean,
-                   const Tensor& inverse) {
-  const Tensor scale = weight * inverse;
-  return {inverse, scale, bias - mean * scale};
-}
-
 // Of this batch, which mean and variance receive.
 Scaling scaling_of_batch(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
-                         const Tensor& mean, const Tensor& variance, int64_t ranks) {
-  const int64_t c = x.size(-1), rows = x.numel() / c;
-  column_statistics(rows, to_int(c), x.const_data_ptr<float>(), mean.mutable_data_ptr<float>(),
-                    variance.mutable_data_ptr<float>());
-  if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows, mean, variance);
-  return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
+                         int64_t act, const Tensor& mean, const Tensor& variance, int64_t ranks) {
+  statistics(x, mean, variance);
+  if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows_of(x), mean, variance);
+  return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt(), static_cast<Activation>(act));
 }
 
 // dx may be dy.
-void norm_backward(const Tensor& x, const Tensor& mean, const Tensor& inverse, const Tensor& weight,
-                   const Tensor& bias, Activation act, const Tensor& dy, const Tensor& dx,
-                   const Tensor& dweight, const Tensor& dbias, int64_t ranks) {
-  const int64_t c = x.size(-1);
+void norm_backward(const Tensor& x, const Tensor& mean, const Scaling& s, const Tensor& weight,
+                   const Tensor& bias, const Tensor& dy, const Tensor& dx, Tensor& dweight,
+                   Tensor& dbias, int64_t ranks) {
   std::function<void(std::span<double>)> over_parts;
   if (ranks != 0) {
     over_parts = [ranks](std::span<double> sums) {
       reinterpret_cast<Collective*>(ranks)->sum(sums);
     };
   }
-  batch_norm_backward(
-      x.numel() / c, to_int(c), x.const_data_ptr<float>(), mean.const_data_ptr<float>(),
-      inverse.const_data_ptr<float>(), weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
-      act, dy.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
-      dweight.mutable_data_ptr<float>(), dbias.mutable_data_ptr<float>(), over_parts);
+  if (!gpu::runs(x)) {
+    dweight = at::empty_like(mean);
+    dbias = at::empty_like(mean);
+    batch_norm_backward(rows_of(x), columns_of(x), read(x), read(mean), read(s.inverse),
+                        read(weight), read(bias), s.act, read(dy), data(dx), data(dweight),
+                        data(dbias), over_parts);
+    return;
+  }
+  const gpu::Norm norm{s.scale, s.shift, mean, s.inverse};
+  const Tensor sums = gpu::norm_backward_sums(x, norm, s.act, dy);
+  dbias = sums[0];
+  dweight = sums[1];
+  Tensor whole = sums;
+  auto rows = static_cast<double>(rows_of(x));
+  if (over_parts) {
+    const Tensor home =
+        at::cat({sums.flatten().to(at::kCPU, at::kDouble), at::full({1}, rows, at::kDouble)});
+    over_parts(std::span(home.mutable_data_ptr<double>(), static_cast<size_t>(home.numel())));
+    rows = home[-1].item<double>();
+    whole = home.narrow(0, 0, sums.numel()).view(sums.sizes()).to(sums.options());
+  }
+  gpu::norm_backward(x, norm, s.act, dy, whole, rows, dx);
 }
 
 class BatchNorm : public torch::autograd::Function<BatchNorm> {
@@ -128,13 +208,9 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
                           const Variable& bias, const std::optional<Variable>& residual,
                           double epsilon, int64_t act, const Tensor& mean, const Tensor& variance,
                           int64_t ranks) {
-    const int64_t c = x.size(-1), rows = x.numel() / c;
-    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
+    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, act, mean, variance, ranks);
     Tensor y = at::empty_like(x);
-    scale_activate(rows, to_int(c), x.const_data_ptr<float>(), s.scale.const_data_ptr<float>(),
-                   s.shift.const_data_ptr<float>(), static_cast<Activation>(act),
-                   residual ? residual->const_data_ptr<float>() : nullptr,
-                   y.mutable_data_ptr<float>());
+    scale_activate(x, s, residual ? *residual : Tensor(), y);
     context->save_for_backward({x, weight, bias, mean, s.inverse});
     context->saved_data["act"] = act;
     context->saved_data["ranks"] = ranks;
@@ -146,11 +222,10 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
                  &inverse = saved[4], dy = gradients[0].contiguous();
-    Tensor dx = at::empty_like(x), dweight = at::empty_like(mean), dbias = at::empty_like(mean);
-    norm_backward(x, mean, inverse, weight, bias,
-                  static_cast<Activation>(context->saved_data["act"].toInt()), dy, dx, dweight,
-                  dbias, context->saved_data["ranks"].toInt());
-    Tensor dresidual;
+    const auto act = static_cast<Activation>(context->saved_data["act"].toInt());
+    Tensor dx = at::empty_like(x), dweight, dbias, dresidual;
+    norm_backward(x, mean, scaling_of(weight, bias, mean, inverse, act), weight, bias, dy, dx,
+                  dweight, dbias, context->saved_data["ranks"].toInt());
     if (context->saved_data["residual"].toBool()) dresidual = dy;
     return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
@@ -162,40 +237,26 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
                           const Variable& bias, const Variable& window, double epsilon, int64_t act,
                           int64_t stride, const Tensor& mean, const Tensor& variance,
                           int64_t ranks) {
-    const Scaling scaling = scaling_of_batch(x, weight, bias, epsilon, mean, variance, ranks);
+    const Scaling s = scaling_of_batch(x, weight, bias, epsilon, act, mean, variance, ranks);
     const Tensor w = window.contiguous();
-    const DepthwiseShape s = depthwise_shape(x, w, stride);
-    Tensor y = at::empty({s.n, s.h_out(), s.w_out(), s.c}, x.options());
-    depthwise_forward(s, x.const_data_ptr<float>(), input_map(scaling, act),
-                      w.const_data_ptr<float>(), y.mutable_data_ptr<float>());
-    context->save_for_backward({x, weight, bias, mean, scaling.inverse, w});
+    context->save_for_backward({x, weight, bias, mean, s.inverse, w});
     context->saved_data["act"] = act;
     context->saved_data["ranks"] = ranks;
     context->saved_data["stride"] = stride;
-    return y;
+    return convolve(x, s, w, stride);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
                  &inverse = saved[4], &w = saved[5], dy = gradients[0].contiguous();
-    const int64_t act = context->saved_data["act"].toInt();
-    const DepthwiseShape s = depthwise_shape(x, w, context->saved_data["stride"].toInt());
-    const Scaling scaling = scaling_of(weight, bias, mean, inverse);
-    Tensor dx = at::empty_like(x), dw = at::empty_like(w);
-    depthwise_backward(s, x.const_data_ptr<float>(), input_map(scaling, act),
-                       w.const_data_ptr<float>(), dy.const_data_ptr<float>(),
-                       dx.mutable_data_ptr<float>(), dw.mutable_data_ptr<float>());
-    Tensor dweight = at::empty_like(mean), dbias = at::empty_like(mean);
-    norm_backward(x, mean, inverse, weight, bias, static_cast<Activation>(act), dx, dx, dweight,
-                  dbias, context->saved_data["ranks"].toInt());
+    const Scaling s = scaling_of(weight, bias, mean, inverse,
+                                 static_cast<Activation>(context->saved_data["act"].toInt()));
+    Tensor dx = at::empty_like(x), dw = at::empty_like(w), dweight, dbias;
+    convolve_backward(x, s, w, context->saved_data["stride"].toInt(), dy, dx, dw);
+    norm_backward(x, mean, s, weight, bias, dx, dx, dweight, dbias,
+                  context->saved_data["ranks"].toInt());
     return {dx, dweight, dbias, dw, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
-  }
-
- private:
-  static InputMap input_map(const Scaling& s, int64_t act) {
-    return {s.scale.const_data_ptr<float>(), s.shift.const_data_ptr<float>(),
-            static_cast<Activation>(act)};
   }
 };
 
@@ -208,16 +269,11 @@ class SqueezeExcite : public torch::autograd::Function<SqueezeExcite> {
   static Variable forward(AutogradContext* context, const Variable& x, const Variable& w1,
                           const Variable& b1, const Variable& w2, const Variable& b2,
                           int64_t gate) {
-    const int n = to_int(x.size(0)), area = to_int(x.size(1) * x.size(2)), c = to_int(x.size(3));
-    Tensor pooled = at::empty({n, c}, x.options());
-    image_dot(n, area, c, x.const_data_ptr<float>(), nullptr, pooled.mutable_data_ptr<float>());
-    pooled.div_(area);
+    const Tensor pooled = image_dot(x, {}).div_(x.size(1) * x.size(2));
     const Tensor hidden = at::linear(pooled, w1, b1).relu_();
     const Tensor s = at::linear(hidden, w2, b2);
     const Tensor g = gate_of(s, static_cast<Activation>(gate)).contiguous();
-    Tensor y = at::empty_like(x);
-    image_scale(n, area, c, x.const_data_ptr<float>(), g.const_data_ptr<float>(), nullptr,
-                y.mutable_data_ptr<float>());
+    Tensor y = image_scale(x, g, {});
     context->save_for_backward({x, w1, w2, pooled, hidden, s, g});
     context->saved_data["gate"] = gate;
     return y;
@@ -227,19 +283,14 @@ class SqueezeExcite : public torch::autograd::Function<SqueezeExcite> {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &w1 = saved[1], &w2 = saved[2], &pooled = saved[3],
                  &hidden = saved[4], &s = saved[5], &g = saved[6], dy = gradients[0].contiguous();
-    const int n = to_int(x.size(0)), area = to_int(x.size(1) * x.size(2)), c = to_int(x.size(3));
-    Tensor dg = at::empty_like(g);
-    image_dot(n, area, c, x.const_data_ptr<float>(), dy.const_data_ptr<float>(),
-              dg.mutable_data_ptr<float>());
+    const Tensor dg = image_dot(x, dy);
     const bool sigmoid =
         static_cast<Activation>(context->saved_data["gate"].toInt()) == Activation::kSigmoid;
     const Tensor ds = sigmoid ? at::sigmoid_backward(dg, g) : at::hardsigmoid_backward(dg, s);
     const Tensor dh = at::threshold_backward(ds.mm(w2), hidden, 0);
-    const Tensor dpooled = dh.mm(w1).div_(area).contiguous();
-    Tensor dx = at::empty_like(x);
-    image_scale(n, area, c, dy.const_data_ptr<float>(), g.const_data_ptr<float>(),
-                dpooled.const_data_ptr<float>(), dx.mutable_data_ptr<float>());
-    return {dx, dh.t().mm(pooled), dh.sum(0), ds.t().mm(hidden), ds.sum(0), Tensor()};
+    const Tensor dpooled = dh.mm(w1).div_(x.size(1) * x.size(2)).contiguous();
+    return {image_scale(dy, g, dpooled), dh.t().mm(pooled), dh.sum(0),
+            ds.t().mm(hidden),           ds.sum(0),         Tensor()};
   }
 };
 
@@ -249,8 +300,8 @@ GenericOperations::GenericOperations(bool wanted) : before_(std::exchange(t_gene
 GenericOperations::~GenericOperations() { t_generic = before_; }
 
 Tensor depthwise(const Tensor& x, const Tensor& weight, int stride) {
-  if (!has_kernels(x)) return generic::depthwise(x, weight, stride);
-  return Depthwise::apply(x.contiguous(), weight, int64_t{stride});
+  if (!has_depthwise(x, weight, stride)) return generic::depthwise(x, weight, stride);
+  return Depthwise::apply(x.contiguous(), weight.to(x.scalar_type()), int64_t{stride});
 }
 
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
@@ -259,8 +310,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   if (!has_kernels(x)) {
     return generic::batch_norm(x, weight, bias, epsilon, act, residual, mean, variance, ranks);
   }
-  const Tensor batch_mean = at::empty({x.size(-1)}, x.options());
-  const Tensor batch_variance = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_mean = at::empty_like(weight), batch_variance = at::empty_like(weight);
   if (mean != nullptr) *mean = batch_mean;
   if (variance != nullptr) *variance = batch_variance;
   std::optional<Tensor> other;
@@ -276,17 +326,14 @@ Tensor sum_over_ranks(const Tensor& part, Collective& ranks) {
 Tensor norm_depthwise(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
                       Activation act, const Tensor& window, int stride, Tensor* mean,
                       Tensor* variance, Collective* ranks) {
-  if (!has_kernels(x)) {
-    const Tensor none;
-    return generic::depthwise(
-        generic::batch_norm(x, weight, bias, epsilon, act, none, mean, variance, ranks), window,
-        stride);
+  if (!has_depthwise(x, window, stride)) {
+    return depthwise(batch_norm(x, weight, bias, epsilon, act, {}, mean, variance, ranks), window,
+                     stride);
   }
-  const Tensor batch_mean = at::empty({x.size(-1)}, x.options());
-  const Tensor batch_variance = at::empty({x.size(-1)}, x.options());
+  const Tensor batch_mean = at::empty_like(weight), batch_variance = at::empty_like(weight);
   if (mean != nullptr) *mean = batch_mean;
   if (variance != nullptr) *variance = batch_variance;
-  return NormDepthwise::apply(x.contiguous(), weight, bias, window, epsilon,
+  return NormDepthwise::apply(x.contiguous(), weight, bias, window.to(x.scalar_type()), epsilon,
                               static_cast<int64_t>(act), int64_t{stride}, batch_mean,
                               batch_variance, reinterpret_cast<int64_t>(ranks));
 }
@@ -297,14 +344,9 @@ Tensor fixed_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
     return generic::fixed_norm(x, weight, bias, mean, variance, epsilon, act, residual);
   }
   const Tensor in = x.contiguous();
-  const Scaling s = scaling_of(weight, bias, mean, (variance + epsilon).rsqrt());
-  const Tensor other = residual.defined() ? residual.contiguous() : residual;
   Tensor y = at::empty_like(in);
-  const int64_t c = in.size(-1);
-  scale_activate(in.numel() / c, to_int(c), in.const_data_ptr<float>(),
-                 s.scale.const_data_ptr<float>(), s.shift.const_data_ptr<float>(), act,
-                 other.defined() ? other.const_data_ptr<float>() : nullptr,
-                 y.mutable_data_ptr<float>());
+  scale_activate(in, scaling_of(weight, bias, mean, (variance + epsilon).rsqrt(), act),
+                 residual.defined() ? residual.contiguous() : residual, y);
   return y;
 }
 
@@ -318,7 +360,7 @@ Tensor squeeze_excite(const Tensor& x, const Tensor& reduce_weight, const Tensor
 }
 
 Tensor image_patches(const Tensor& x, int kernel, int stride) {
-  if (!has_kernels(x)) return generic::image_patches(x, kernel, stride);
+  if (t_generic || !on_our_cpu_kernels(x)) return generic::image_patches(x, kernel, stride);
   const Tensor in = x.contiguous();
   const int n = to_int(in.size(0)), h = to_int(in.size(1)), c = to_int(in.size(3));
   const int64_t h_out = strided(h, stride);

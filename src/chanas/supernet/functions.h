@@ -1,6 +1,7 @@
 #pragma once
 // Differentiable operations of the supernet: on the kernels of kernels.h where tensors are float32
-// on the CPU, elsewhere those of functions_generic.h. Activations are [n, h, w, c] contiguous
+// on the CPU, on those of gpu_kernels.h where these are in use, elsewhere those of
+// functions_generic.h. Activations are [n, h, w, c] contiguous
 // (NHWC). Thread safe. They throw c10::Error as LibTorch.
 
 #include "chanas/arch/network.h"
@@ -13,7 +14,7 @@ namespace chanas {
 
 class Collective;
 
-// While it lives, this thread takes the generic operations on the CPU too.
+// While it lives, this thread takes the generic operations everywhere.
 class GenericOperations {
  public:
   explicit GenericOperations(bool wanted);
