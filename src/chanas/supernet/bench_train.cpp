@@ -267,35 +267,52 @@ Status run_all(const std::string& path, int rounds) {
   return write_file_atomic(path, out.dump(2) + "\n");
 }
 
-// Steps in bfloat16 of the largest network at width 1.0.
+// Steps in bfloat16 of the largest network at width 1.0: our kernels and LibTorch's operations in
+// turns.
 Status run_gpu(const std::string& name) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(name));
   space.widths = {space.widths.front()};
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device("cuda", "bfloat16"));
   const c10::impl::VirtualGuardImpl gpu(c10::DeviceType::CUDA);
+  fmt::print("{}, {}: ms per step, median (fastest to slowest)\n", name, describe(device));
   for (const int n : {128, 256, 512, 1024}) {
-    Supernet supernet(space, 1, true);
-    supernet.use(device);
     const Batch batch = bench_batch(space, n);
-    // Reading the norm waits for the gradient, as a training does.
-    const auto step = [&] {
-      supernet.clear_gradients();
-      supernet.accumulate({largest(space)}, batch, nullptr, {});
-      supernet.update({.gradient_scale = 1 / supernet.gradient_norm(), .rate = kRate});
+    struct Variant {
+      std::string name;
+      Supernet supernet;
+      std::vector<double> seconds = {};
+      double first = 0;  // steps, with what is compiled or chosen in them
     };
-    for (int i = 0; i < 12; ++i) step();
-    std::vector<double> seconds;
-    for (int i = 0; i < 40; ++i) {
+    std::vector<Variant> variants;
+    for (const bool generic : {false, true}) {
+      device.generic = generic;
+      variants.push_back({generic ? "LibTorch" : "chanas", Supernet(space, 1, true)});
+      variants.back().supernet.use(device);
+    }
+    const auto seconds_of = [&](Supernet& supernet) {
       gpu.synchronizeDevice(static_cast<c10::DeviceIndex>(device.gpu));
       const auto start = std::chrono::steady_clock::now();
-      step();
+      supernet.clear_gradients();
+      supernet.accumulate({largest(space)}, batch, nullptr, {});
+      // Reading the norm waits for the gradient, as a training does.
+      supernet.update({.gradient_scale = 1 / supernet.gradient_norm(), .rate = kRate});
       gpu.synchronizeDevice(static_cast<c10::DeviceIndex>(device.gpu));
-      seconds.push_back(
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    for (Variant& v : variants) {
+      for (int i = 0; i < 8; ++i) v.first += seconds_of(v.supernet);
     }
-    fmt::print("{} {}, batch {:4}: {:6.1f} ms ({:.1f} to {:.1f}), {:.0f} images/s\n", name,
-               describe(device), n, 1000 * median(seconds), 1000 * percentile(seconds, 0),
-               1000 * percentile(seconds, 1), n / median(seconds));
+    for (int i = 0; i < 30; ++i) {
+      for (Variant& v : variants) v.seconds.push_back(seconds_of(v.supernet));
+    }
+    for (const Variant& v : variants) {
+      fmt::print(
+          "batch {:4} {:8}: {:6.1f} ({:.1f} to {:.1f}), {:6.0f} images/s; first 8 {:.1f} s\n", n,
+          v.name, 1000 * median(v.seconds), 1000 * percentile(v.seconds, 0),
+          1000 * percentile(v.seconds, 1), n / median(v.seconds), v.first);
+    }
+    fmt::print("batch {:4}: {:.2f}x\n", n,
+               median(variants[1].seconds) / median(variants[0].seconds));
     std::fflush(stdout);
   }
   return absl::OkStatus();
