@@ -9,7 +9,7 @@
 namespace chanas {
 
 struct Device {
-  int gpu = -1;  // index of a CUDA device; -1: the CPU
+  int gpu = -1;          // index of a CUDA device; -1: the CPU
   bool generic = false;  // LibTorch's own operations instead of our kernels
   // Convolutions and matrix products in bfloat16; weights, sums and normalisation stay float32. On
   // the CPU by generic operations only.

@@ -128,9 +128,7 @@ at::Device device_of(const Device& device) {
 }
 
 Operations::Operations(const Device& device)
-    : generic_(device.generic),
-      type_(device_of(device).type()),
-      mixed_(device.bfloat16) {
+    : generic_(device.generic), type_(device_of(device).type()), mixed_(device.bfloat16) {
   if (!mixed_) return;
   at::autocast::set_autocast_enabled(type_, true);
   at::autocast::set_autocast_dtype(type_, at::kBFloat16);
