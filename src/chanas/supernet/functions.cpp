@@ -163,9 +163,15 @@ class SumOverRanks : public torch::autograd::Function<SumOverRanks> {
 // Of this batch, which mean and variance receive.
 Scaling scaling_of_batch(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
                          int64_t act, const Tensor& mean, const Tensor& variance, int64_t ranks) {
+  const auto activation = static_cast<Activation>(act);
+  if (gpu::runs(x) && ranks == 0) {  // in one go
+    Scaling s{at::empty_like(mean), at::empty_like(mean), at::empty_like(mean), activation};
+    gpu::column_scaling(x, weight, bias, epsilon, mean, variance, s.inverse, s.scale, s.shift);
+    return s;
+  }
   statistics(x, mean, variance);
   if (ranks != 0) over_ranks(*reinterpret_cast<Collective*>(ranks), rows_of(x), mean, variance);
-  return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt(), static_cast<Activation>(act));
+  return scaling_of(weight, bias, mean, (variance + epsilon).rsqrt(), activation);
 }
 
 // dx may be dy.
@@ -211,7 +217,7 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
     const Scaling s = scaling_of_batch(x, weight, bias, epsilon, act, mean, variance, ranks);
     Tensor y = at::empty_like(x);
     scale_activate(x, s, residual ? *residual : Tensor(), y);
-    context->save_for_backward({x, weight, bias, mean, s.inverse});
+    context->save_for_backward({x, weight, bias, mean, s.inverse, s.scale, s.shift});
     context->saved_data["act"] = act;
     context->saved_data["ranks"] = ranks;
     context->saved_data["residual"] = residual.has_value();
@@ -221,11 +227,12 @@ class BatchNorm : public torch::autograd::Function<BatchNorm> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
-                 &inverse = saved[4], dy = gradients[0].contiguous();
-    const auto act = static_cast<Activation>(context->saved_data["act"].toInt());
+                 dy = gradients[0].contiguous();
+    const Scaling s{saved[4], saved[5], saved[6],
+                    static_cast<Activation>(context->saved_data["act"].toInt())};
     Tensor dx = at::empty_like(x), dweight, dbias, dresidual;
-    norm_backward(x, mean, scaling_of(weight, bias, mean, inverse, act), weight, bias, dy, dx,
-                  dweight, dbias, context->saved_data["ranks"].toInt());
+    norm_backward(x, mean, s, weight, bias, dy, dx, dweight, dbias,
+                  context->saved_data["ranks"].toInt());
     if (context->saved_data["residual"].toBool()) dresidual = dy;
     return {dx, dweight, dbias, dresidual, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
@@ -239,7 +246,7 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
                           int64_t ranks) {
     const Scaling s = scaling_of_batch(x, weight, bias, epsilon, act, mean, variance, ranks);
     const Tensor w = window.contiguous();
-    context->save_for_backward({x, weight, bias, mean, s.inverse, w});
+    context->save_for_backward({x, weight, bias, mean, s.inverse, s.scale, s.shift, w});
     context->saved_data["act"] = act;
     context->saved_data["ranks"] = ranks;
     context->saved_data["stride"] = stride;
@@ -249,9 +256,9 @@ class NormDepthwise : public torch::autograd::Function<NormDepthwise> {
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean = saved[3],
-                 &inverse = saved[4], &w = saved[5], dy = gradients[0].contiguous();
-    const Scaling s = scaling_of(weight, bias, mean, inverse,
-                                 static_cast<Activation>(context->saved_data["act"].toInt()));
+                 &w = saved[7], dy = gradients[0].contiguous();
+    const Scaling s{saved[4], saved[5], saved[6],
+                    static_cast<Activation>(context->saved_data["act"].toInt())};
     Tensor dx = at::empty_like(x), dw = at::empty_like(w), dweight, dbias;
     convolve_backward(x, s, w, context->saved_data["stride"].toInt(), dy, dx, dw);
     norm_backward(x, mean, s, weight, bias, dx, dx, dweight, dbias,

@@ -150,6 +150,12 @@ bool runs_depthwise(const Tensor& x, const Tensor& window, int64_t stride) {
 }
 
 void column_statistics(const Tensor& x, const Tensor& mean, const Tensor& variance) {
+  column_scaling(x, {}, {}, 0, mean, variance, {}, {}, {});
+}
+
+void column_scaling(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon,
+                    const Tensor& mean, const Tensor& variance, const Tensor& inverse,
+                    const Tensor& scale, const Tensor& shift) {
   const int64_t rows = rows_of(x);
   const int c = to_int(x.size(-1));
   const Columns columns(rows, c, 8, 4);
@@ -158,8 +164,9 @@ void column_statistics(const Tensor& x, const Tensor& mean, const Tensor& varian
   start(variant, "column_sums", columns.grid, columns.block, columns.shared(16), read(x),
         static_cast<long long>(rows), c, data(partial));
   start(variant, "finish_statistics", {to_int(up(c, kFinish.x))}, kFinish, kFinishShared,
-        read(partial), columns.grid.y, read(x), static_cast<long long>(rows), c, data(mean),
-        data(variance));
+        read(partial), columns.grid.y, read(x), static_cast<long long>(rows), c, read(weight),
+        read(bias), static_cast<float>(epsilon), data(mean), data(variance), data(inverse),
+        data(scale), data(shift));
 }
 
 void scale_activate(const Tensor& x, const Tensor& scale, const Tensor& shift, Activation act,

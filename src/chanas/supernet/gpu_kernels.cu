@@ -308,17 +308,27 @@ static __device__ double sum_of_parts(const float* partial, int parts, long long
   return sum;
 }
 
-// From column_sums.
+// From column_sums. scale null: statistics only; else also what normalisation comes to with weight
+// and bias: x * scale + shift.
 CHANAS_GLOBAL void finish_statistics(const float* partial, int parts, const Number* x,
-                                     long long rows, int c, float* mean, float* variance) {
+                                     long long rows, int c, const float* weight, const float* bias,
+                                     float epsilon, float* mean, float* variance, float* inverse,
+                                     float* scale, float* shift) {
   const int column = blockIdx.x * blockDim.x + threadIdx.x;
   const long long size = 2LL * c;
   const double sum = sum_of_parts(partial, parts, size, column < c ? column : size);
   const double squares = sum_of_parts(partial, parts, size, column < c ? c + column : size);
   if (column >= c || threadIdx.y != 0) return;
   const double distance = sum / rows, spread = squares / rows - distance * distance;
-  mean[column] = static_cast<float>(wide(x[column]) + distance);
-  variance[column] = static_cast<float>(spread > 0 ? spread : 0);
+  const float m = static_cast<float>(wide(x[column]) + distance);
+  const float v = static_cast<float>(spread > 0 ? spread : 0);
+  mean[column] = m;
+  variance[column] = v;
+  if (scale == nullptr) return;
+  const float r = 1 / sqrtf(v + epsilon), a = weight[column] * r;
+  inverse[column] = r;
+  scale[column] = a;
+  shift[column] = bias[column] - m * a;
 }
 
 // out [size] from partial [parts, size].

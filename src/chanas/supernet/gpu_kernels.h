@@ -54,6 +54,11 @@ bool runs(const at::Tensor& x);
 bool runs_depthwise(const at::Tensor& x, const at::Tensor& window, int64_t stride);
 
 void column_statistics(const at::Tensor& x, const at::Tensor& mean, const at::Tensor& variance);
+// The same, and in the same go what normalisation comes to: inverse = 1 / sqrt(variance + epsilon),
+// scale = weight * inverse, shift = bias - mean * scale; all [c].
+void column_scaling(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    double epsilon, const at::Tensor& mean, const at::Tensor& variance,
+                    const at::Tensor& inverse, const at::Tensor& scale, const at::Tensor& shift);
 void scale_activate(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& shift,
                     Activation act, const at::Tensor& residual, const at::Tensor& y);
 
