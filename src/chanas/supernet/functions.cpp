@@ -28,8 +28,7 @@ bool has_depthwise(const Tensor& x, const Tensor& window, int64_t stride) {
 
 int to_int(int64_t value) { return static_cast<int>(value); }
 
-// --- The kernels, for tensors: those of kernels.h or those of gpu_kernels.h
-// ------------------------
+// --- The kernels, for tensors: those of kernels.h or those of gpu_kernels.h ----------------------
 
 const float* read(const Tensor& x) { return x.defined() ? x.const_data_ptr<float>() : nullptr; }
 float* data(const Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }

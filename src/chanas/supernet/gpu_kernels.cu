@@ -205,6 +205,24 @@ CHANAS_GLOBAL void column_sums(const Number* x, long long rows, int c, float* pa
   sum_of_block(s, c, partial);
 }
 
+// What eight columns are normalised with.
+struct Norm8 {
+  float scale[8], shift[8], mean[8], inverse[8];
+};
+
+static __device__ void load_norm(const float* scale, const float* shift, const float* mean,
+                                 const float* inverse, int column, Norm8& n) {
+  load8_wide(scale + column, n.scale);
+  load8_wide(shift + column, n.shift);
+  load8_wide(mean + column, n.mean);
+  load8_wide(inverse + column, n.inverse);
+}
+
+// Gradient before the activation, of column i.
+static __device__ float before(const Norm8& n, int i, int act, float x, float dy) {
+  return dy * slope(x * n.scale[i] + n.shift[i], act);
+}
+
 // Sums of dz and dz * normed, dz being the gradient before the activation.
 CHANAS_GLOBAL void norm_backward_sums(const Number* x, const Number* dy, const float* scale,
                                       const float* shift, const float* mean, const float* inverse,
@@ -212,11 +230,9 @@ CHANAS_GLOBAL void norm_backward_sums(const Number* x, const Number* dy, const f
   const int column = column_of_thread();
   float s[16] = {};
   if (column < c) {
-    float a[8], b[8], m[8], r[8], v[8], d[8];
-    load8_wide(scale + column, a);
-    load8_wide(shift + column, b);
-    load8_wide(mean + column, m);
-    load8_wide(inverse + column, r);
+    float v[8], d[8];
+    Norm8 n;
+    load_norm(scale, shift, mean, inverse, column, n);
     const long long step = static_cast<long long>(gridDim.y) * blockDim.y;
 #pragma unroll 2
     for (long long row = blockIdx.y * blockDim.y + threadIdx.y; row < rows; row += step) {
@@ -224,9 +240,9 @@ CHANAS_GLOBAL void norm_backward_sums(const Number* x, const Number* dy, const f
       load8(dy + row * c + column, d);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const float dz = d[i] * slope(v[i] * a[i] + b[i], act);
+        const float dz = before(n, i, act, v[i], d[i]);
         s[i] += dz;
-        s[8 + i] += dz * ((v[i] - m[i]) * r[i]);
+        s[8 + i] += dz * ((v[i] - n.mean[i]) * n.inverse[i]);
       }
     }
   }
@@ -241,17 +257,15 @@ CHANAS_GLOBAL void norm_backward(const Number* x, const Number* dy, const float*
                                  Number* dx) {
   const int column = column_of_thread();
   if (column >= c) return;
-  float a[8], b[8], m[8], r[8], s1[8], s2[8], v[8], d[8];
-  load8_wide(scale + column, a);
-  load8_wide(shift + column, b);
-  load8_wide(mean + column, m);
-  load8_wide(inverse + column, r);
+  float s1[8], s2[8], v[8], d[8];
+  Norm8 n;
+  load_norm(scale, shift, mean, inverse, column, n);
   load8_wide(sums + column, s1);
   load8_wide(sums + c + column, s2);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     s1[i] *= share;
-    s2[i] *= share * r[i];
+    s2[i] *= share * n.inverse[i];
   }
   const long long step = static_cast<long long>(gridDim.y) * blockDim.y;
 #pragma unroll 2
@@ -260,8 +274,8 @@ CHANAS_GLOBAL void norm_backward(const Number* x, const Number* dy, const float*
     load8(dy + row * c + column, d);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float dz = d[i] * slope(v[i] * a[i] + b[i], act);
-      d[i] = a[i] * (dz - s1[i] - (v[i] - m[i]) * s2[i]);
+      const float dz = before(n, i, act, v[i], d[i]);
+      d[i] = n.scale[i] * (dz - s1[i] - (v[i] - n.mean[i]) * s2[i]);
     }
     store8(d, dx + row * c + column);
   }

@@ -41,6 +41,7 @@ class GpuKernelsTest : public testing::Test {
         ours.push_back(in.detach().clone().set_requires_grad(true));
         theirs.push_back(in.to(at::kFloat).detach().clone().set_requires_grad(true));
       }
+      ASSERT_TRUE(gpu::runs(ours[0]));
       const Tensor y = operation(ours);
       EXPECT_EQ(y.scalar_type(), type);
       Tensor want;

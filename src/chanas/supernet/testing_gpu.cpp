@@ -16,8 +16,7 @@
 namespace chanas::testing_supernet {
 namespace {
 
-// --- What the kernels take from CUDA
-// --------------------------------------------------------------
+// --- What the kernels take from CUDA -------------------------------------------------------------
 
 gpu::Extent threadIdx, blockIdx, blockDim, gridDim;  // NOLINT(readability-identifier-naming)
 void* shared_memory = nullptr;
@@ -86,8 +85,7 @@ void Block::start() {
   ::swapcontext(&block.current_->context, &block.home_);
 }
 
-// --- The kernels
-// ----------------------------------------------------------------------------------
+// --- The kernels ---------------------------------------------------------------------------------
 
 using Call = std::function<void(void** arguments)>;
 
