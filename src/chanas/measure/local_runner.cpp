@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -117,6 +118,7 @@ class LocalRunner : public Runner {
   Status run_all(std::span<Trial> trials, const MeasurePlan& plan,
                  std::vector<MeasureResult>& results);
   StatusOr<double> canary(const MeasurePlan& plan);
+  StatusOr<double> steady_canary(const MeasurePlan& plan, DriftWatch& watch);
   static Status settle(Trial& trial, const Status& status, MeasureResult& result);
 
   Target target_;
@@ -198,6 +200,25 @@ StatusOr<double> LocalRunner::canary(const MeasurePlan& plan) {
   return 0.0;
 }
 
+// The canary's time when the device is as fast as usual, or as slow as it stays.
+StatusOr<double> LocalRunner::steady_canary(const MeasurePlan& plan, DriftWatch& watch) {
+  const auto now = [] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  };
+  for (;;) {
+    CHANAS_ASSIGN_OR_RETURN(const double us, canary(plan));
+    if (us == 0) return us;
+    const double wait_s = watch.begin(us, now());
+    if (wait_s == 0) {
+      if (const std::string news = watch.news(now()); !news.empty()) log_warning("{}", news);
+      return us;
+    }
+    std::this_thread::sleep_for(std::chrono::duration<double>(wait_s));
+    CHANAS_RETURN_IF_ERROR(check_cancelled());
+  }
+}
+
 // Times what is built between two looks at the canary, again while those differ.
 Status LocalRunner::run_all(std::span<Trial> trials, const MeasurePlan& plan,
                             std::vector<MeasureResult>& results) {
@@ -207,17 +228,14 @@ Status LocalRunner::run_all(std::span<Trial> trials, const MeasurePlan& plan,
     return trial.built && kernel.running() && kernel.generation() == trial.generation;
   };
   for (int attempt = 1; std::any_of(trials.begin(), trials.end(), is_here); ++attempt) {
-    CHANAS_ASSIGN_OR_RETURN(const double before, canary(plan));
+    CHANAS_ASSIGN_OR_RETURN(const double before, steady_canary(plan, watch));
     for (Trial& trial : trials) {
       CHANAS_RETURN_IF_ERROR(check_cancelled());
       if (is_here(trial)) CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
     }
     CHANAS_ASSIGN_OR_RETURN(const double after, canary(plan));
     if (before == 0 || after == 0) break;
-    watch.begin(before);
-    const bool accepted = watch.accept(after);
-    if (const std::string news = watch.news(); !news.empty()) log_warning("{}", news);
-    if (accepted) break;
+    if (watch.accept(after)) break;
     if (attempt < kBatchAttempts) continue;
     for (const Trial& trial : trials) {
       MeasureResult& result = results[trial.index];
