@@ -52,6 +52,17 @@ class RankCheckTest(ChanasTestCase):
         self.assertEqual(kept.read_text().splitlines(), after)
         self.assertIn("Kendall", self.chanas(*options).stdout)
 
+        # Another training of each: the first ones are kept, the truth is the mean.
+        twice = self.chanas_json(*options, "--repeats", "2")
+        self.assertEqual(kept.read_text().splitlines()[:6], after)
+        self.assertEqual(len(kept.read_text().splitlines()), 12)
+        for once, network in zip(result["networks"], twice["networks"]):
+            first, second = network["trainings"]
+            self.assertEqual([first], once["trainings"])
+            self.assertAlmostEqual(network["from_scratch"], (first + second) / 2)
+        self.assertLessEqual(abs(twice["among_repeats"]), 1)
+        self.assertNotIn("among_repeats", result)
+
 
 if __name__ == "__main__":
     unittest.main()

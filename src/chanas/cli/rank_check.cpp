@@ -25,18 +25,22 @@ void add_rank_check(CLI::App& app, Cli& cli) {
       "chanas rank-check --run-dir runs/demo --networks 30");
   auto flags = std::make_shared<RunFlags>();
   auto networks = std::make_shared<int>(30);
+  auto repeats = std::make_shared<int>(1);
   auto epochs = std::make_shared<double>(0);
   add_run_options(sub, *flags);
   sub->add_option("--networks", *networks, "networks trained from scratch, evenly spaced in size")
       ->check(CLI::Range(6, 10000))
       ->capture_default_str();
+  sub->add_option("--repeats", *repeats, "trainings of each network, whose mean is the truth")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   sub->add_option("--epochs", *epochs, "of each; 0: as many as the supernet had")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  sub->callback([flags, networks, epochs, &cli] {
-    cli.action = [flags, networks, epochs, &cli]() -> Status {
+  sub->callback([flags, networks, repeats, epochs, &cli] {
+    cli.action = [flags, networks, repeats, epochs, &cli]() -> Status {
       CHANAS_ASSIGN_OR_RETURN(PipelineOptions run, pipeline_options(*flags, cli.globals));
-      CHANAS_ASSIGN_OR_RETURN(Json result, rank_check({run, *networks, *epochs}));
+      CHANAS_ASSIGN_OR_RETURN(Json result, rank_check({run, *networks, *repeats, *epochs}));
       if (cli.globals.json) {
         print_json(result);
         return absl::OkStatus();
@@ -49,6 +53,12 @@ void add_rank_check(CLI::App& app, Cli& cli) {
       print_table(
           {"Kendall tau-b with", "networks", "supernet accuracy", "multiply-adds", "parameters"},
           rows);
+      if (result.contains("among_repeats")) {
+        fmt::print(
+            "\nsingle trainings from scratch agree among themselves by {:.2f}: chance decides the "
+            "rest\n",
+            result["among_repeats"].get<double>());
+      }
       return absl::OkStatus();
     };
   });

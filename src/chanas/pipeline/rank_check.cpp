@@ -98,6 +98,15 @@ Json to_json(const RankAgreement& agreement) {
           {"mean_difference", agreement.mean_difference}};
 }
 
+double repeat_agreement(std::span<const std::vector<double>> repeats) {
+  CHANAS_CHECK(repeats.size() >= 2) << repeats.size();
+  std::vector<double> taus;
+  for (size_t i = 0; i < repeats.size(); ++i) {
+    for (size_t k = 0; k < i; ++k) taus.push_back(kendall_tau_b(repeats[k], repeats[i]));
+  }
+  return mean(taus);
+}
+
 std::vector<Arch> stratified_networks(const ArchSpace& space, int count, uint64_t seed) {
   Rng rng(seed, "rank check");
   std::vector<std::pair<int64_t, Arch>> pool;
@@ -156,12 +165,15 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
   recipe.epochs =
       options.epochs > 0 ? options.epochs : context.output("train")["epochs"].get<double>();
 
-  // A line per finished network: [key, accuracy].
+  // A line per finished training: [key, accuracy].
   const std::string folder = directory->file("rank-check");
   CHANAS_RETURN_IF_ERROR(make_folder(folder));
   const std::string kept = join_path(folder, "accuracies.jsonl");
-  const std::string suffix =
-      fmt::format(" {} {}", recipe.epochs, directory->stage("train")->inputs);
+  const auto key = [&](const Arch& arch, int repeat) {
+    return fmt::format("{} {} {}{}", arch_id(space, arch), recipe.epochs,
+                       directory->stage("train")->inputs,
+                       repeat == 0 ? "" : fmt::format(" repeat {}", repeat));
+  };
   std::map<std::string, double> known;
   if (StatusOr<std::string> text = read_file(kept); text.ok()) {
     for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
@@ -169,26 +181,36 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
       if (row.ok() && row->is_array() && row->size() == 2) known[(*row)[0]] = (*row)[1];
     }
   }
-  Progress progress("training from scratch, networks", static_cast<double>(archs.size()));
+  Progress progress("training from scratch, networks",
+                    static_cast<double>(archs.size()) * options.repeats);
   double done = 0;
-  for (const Arch& arch : archs) done += known.contains(arch_id(space, arch) + suffix) ? 1 : 0;
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    for (const Arch& arch : archs) done += known.contains(key(arch, repeat)) ? 1 : 0;
+  }
   progress.start_at(done);
-  for (const Arch& arch : archs) {
-    const std::string id = arch_id(space, arch);
-    if (known.contains(id + suffix)) continue;
-    const SupernetFiles files{join_path(folder, fingerprint(id + suffix)), ""};
-    CHANAS_ASSIGN_OR_RETURN(
-        TrainResult result,
-        train_subnet(space, context.data(), recipe, arch, files, [&](const TrainProgress& p) {
-          if (options.run.quiet || p.steps == 0) return;
-          progress.update(done + static_cast<double>(p.step) / static_cast<double>(p.steps),
-                          fmt::format("{}: loss {:.3f}", id, p.loss));
-        }));
-    CHANAS_RETURN_IF_ERROR(append_line(kept, Json({id + suffix, result.accuracy_test}).dump()));
-    known[id + suffix] = result.accuracy_test;
-    std::error_code ignored;
-    std::filesystem::remove_all(files.folder, ignored);
-    ++done;
+  std::vector<std::vector<double>> repeats;
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    std::vector<double>& accuracies = repeats.emplace_back();
+    recipe.seed = context.config.seed + static_cast<uint64_t>(repeat);
+    for (const Arch& arch : archs) {
+      const std::string name = key(arch, repeat);
+      if (!known.contains(name)) {
+        const SupernetFiles files{join_path(folder, fingerprint(name)), ""};
+        CHANAS_ASSIGN_OR_RETURN(
+            TrainResult result,
+            train_subnet(space, context.data(), recipe, arch, files, [&](const TrainProgress& p) {
+              if (options.run.quiet || p.steps == 0) return;
+              progress.update(done + static_cast<double>(p.step) / static_cast<double>(p.steps),
+                              fmt::format("{}: loss {:.3f}", arch_id(space, arch), p.loss));
+            }));
+        CHANAS_RETURN_IF_ERROR(append_line(kept, Json({name, result.accuracy_test}).dump()));
+        known[name] = result.accuracy_test;
+        std::error_code ignored;
+        std::filesystem::remove_all(files.folder, ignored);
+        ++done;
+      }
+      accuracies.push_back(known.at(name));
+    }
   }
   CHANAS_ASSIGN_OR_RETURN(std::vector<double> supernet,
                           context.evaluate("supernet accuracies", archs, "ranking", 0));
@@ -197,9 +219,12 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
   for (size_t i = 0; i < archs.size(); ++i) {
     const Network network = to_network(space, archs[i]);
     const std::string id = arch_id(space, archs[i]);
-    samples.push_back({known.at(id + suffix), supernet[i], static_cast<double>(macs(network)),
+    std::vector<double> trainings;
+    for (const std::vector<double>& repeat : repeats) trainings.push_back(repeat[i]);
+    samples.push_back({mean(trainings), supernet[i], static_cast<double>(macs(network)),
                        static_cast<double>(params(network))});
     networks.push_back({{"id", id},
+                        {"trainings", trainings},
                         {"from_scratch", samples.back().truth},
                         {"supernet", supernet[i]},
                         {"macs", macs(network)},
@@ -211,6 +236,7 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
   }
   Json out = to_json(rank_agreement(samples, context.config.seed));
   out["epochs"] = recipe.epochs;
+  if (options.repeats > 1) out["among_repeats"] = repeat_agreement(repeats);
   out["networks"] = networks;
   CHANAS_RETURN_IF_ERROR(write_json(directory->file("rank_check.json"), out));
   return out;

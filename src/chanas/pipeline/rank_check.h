@@ -42,12 +42,19 @@ std::vector<Arch> stratified_networks(const ArchSpace& space, int count, uint64_
 struct RankCheckOptions {
   PipelineOptions run;  // its training stage must be finished
   int networks = 30;
+  int repeats = 1;    // trainings of each, from other seeds; the truth is their mean
   double epochs = 0;  // from scratch; 0: as the supernet
 };
 
+// How far trainings from scratch agree among themselves: the mean tau-b over all pairs of repeats.
+// Chance decides the rest, so a single training cannot be ranked much better than this. `repeats`
+// holds accuracies of the same networks in the same order, at least two lists.
+double repeat_agreement(std::span<const std::vector<double>> repeats);
+
 // Trains each network from scratch by the run's recipe, in "<run dir>/rank-check", and compares.
 // Every finished network is kept: the same call goes on after an interruption. Writes
-// "rank_check.json" in the run directory and returns it. kFailedPrecondition: not trained yet.
+// "rank_check.json" in the run directory and returns it ("among_repeats" with repeats > 1).
+// kFailedPrecondition: not trained yet.
 StatusOr<Json> rank_check(const RankCheckOptions& options);
 
 }  // namespace chanas

@@ -55,6 +55,14 @@ TEST(RankCheckTest, IntervalsHoldTheValueAndNarrowWithSamples) {
             to_json(rank_agreement(samples_of(30, 0.05), 3)));
 }
 
+TEST(RankCheckTest, RepeatsThatAgreeLessGiveLess) {
+  const std::vector<double> rising = {0.1, 0.2, 0.3, 0.4}, falling = {0.4, 0.3, 0.2, 0.1};
+  EXPECT_NEAR(repeat_agreement(std::vector{rising, rising, rising}), 1, 1e-12);
+  EXPECT_NEAR(repeat_agreement(std::vector{rising, falling}), -1, 1e-12);
+  // Pairs: 1, -1, -1.
+  EXPECT_NEAR(repeat_agreement(std::vector{rising, rising, falling}), -1.0 / 3, 1e-12);
+}
+
 TEST(RankCheckTest, NetworksSpanTheSpaceEvenly) {
   const ArchSpace space = *load_space("cifar-small");
   const std::vector<Arch> archs = stratified_networks(space, 12, 1);
