@@ -27,6 +27,7 @@ void add_rank_check(CLI::App& app, Cli& cli) {
   auto networks = std::make_shared<int>(30);
   auto repeats = std::make_shared<int>(1);
   auto epochs = std::make_shared<double>(0);
+  auto jobs = std::make_shared<int>(0);
   add_run_options(sub, *flags);
   sub->add_option("--networks", *networks, "networks trained from scratch, evenly spaced in size")
       ->check(CLI::Range(6, 10000))
@@ -37,10 +38,13 @@ void add_rank_check(CLI::App& app, Cli& cli) {
   sub->add_option("--epochs", *epochs, "of each; 0: as many as the supernet had")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  sub->callback([flags, networks, repeats, epochs, &cli] {
-    cli.action = [flags, networks, repeats, epochs, &cli]() -> Status {
+  sub->add_option("--jobs", *jobs, "trainings side by side, a thread each; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  sub->callback([flags, networks, repeats, epochs, jobs, &cli] {
+    cli.action = [flags, networks, repeats, epochs, jobs, &cli]() -> Status {
       CHANAS_ASSIGN_OR_RETURN(PipelineOptions run, pipeline_options(*flags, cli.globals));
-      CHANAS_ASSIGN_OR_RETURN(Json result, rank_check({run, *networks, *repeats, *epochs}));
+      CHANAS_ASSIGN_OR_RETURN(Json result, rank_check({run, *networks, *repeats, *epochs, *jobs}));
       if (cli.globals.json) {
         print_json(result);
         return absl::OkStatus();

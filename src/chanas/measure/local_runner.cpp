@@ -13,6 +13,7 @@
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
 #include "chanas/base/log.h"
+#include "chanas/base/parallel.h"
 #include "chanas/measure/drift.h"
 #include "chanas/measure/kernel_child.h"
 #include "chanas/measure/measure.h"
@@ -67,21 +68,7 @@ class Children {
   // work(job, child) for every job in [0, jobs), on all children at once; the first error in the
   // order of the jobs ends it (jobs already begun are finished).
   Status for_each(size_t jobs, const std::function<Status(size_t, size_t)>& work) {
-    std::atomic<size_t> next{0};
-    std::vector<Status> statuses(jobs);
-    std::atomic<bool> failed{false};
-    auto serve = [&](size_t child) {
-      for (size_t job; !failed && (job = next++) < jobs;) {
-        statuses[job] = work(job, child);
-        if (!statuses[job].ok()) failed = true;
-      }
-    };
-    std::vector<std::thread> threads;
-    for (size_t i = 1; i < std::min(jobs, size()); ++i) threads.emplace_back(serve, i);
-    serve(0);
-    for (std::thread& thread : threads) thread.join();
-    for (const Status& status : statuses) CHANAS_RETURN_IF_ERROR(status);
-    return absl::OkStatus();
+    return chanas::for_each(jobs, size(), work);
   }
 
  private:

@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <thread>
 
 #include "chanas/base/file.h"
 #include "chanas/base/fingerprint.h"
+#include "chanas/base/parallel.h"
 #include "chanas/base/progress.h"
 #include "chanas/base/stats.h"
 #include "chanas/pipeline/stages.h"
@@ -181,36 +184,59 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
       if (row.ok() && row->is_array() && row->size() == 2) known[(*row)[0]] = (*row)[1];
     }
   }
-  Progress progress("training from scratch, networks",
-                    static_cast<double>(archs.size()) * options.repeats);
-  double done = 0;
+  struct Job {
+    std::string name;
+    const Arch* arch;
+    uint64_t seed;
+    double share = 0;  // done
+  };
+  std::vector<Job> jobs;
+  const size_t count = archs.size() * static_cast<size_t>(options.repeats);
   for (int repeat = 0; repeat < options.repeats; ++repeat) {
-    for (const Arch& arch : archs) done += known.contains(key(arch, repeat)) ? 1 : 0;
-  }
-  progress.start_at(done);
-  std::vector<std::vector<double>> repeats;
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {
-    std::vector<double>& accuracies = repeats.emplace_back();
-    recipe.seed = context.config.seed + static_cast<uint64_t>(repeat);
     for (const Arch& arch : archs) {
       const std::string name = key(arch, repeat);
       if (!known.contains(name)) {
-        const SupernetFiles files{join_path(folder, fingerprint(name)), ""};
-        CHANAS_ASSIGN_OR_RETURN(
-            TrainResult result,
-            train_subnet(space, context.data(), recipe, arch, files, [&](const TrainProgress& p) {
-              if (options.run.quiet || p.steps == 0) return;
-              progress.update(done + static_cast<double>(p.step) / static_cast<double>(p.steps),
-                              fmt::format("{}: loss {:.3f}", arch_id(space, arch), p.loss));
-            }));
-        CHANAS_RETURN_IF_ERROR(append_line(kept, Json({name, result.accuracy_test}).dump()));
-        known[name] = result.accuracy_test;
-        std::error_code ignored;
-        std::filesystem::remove_all(files.folder, ignored);
-        ++done;
+        jobs.push_back({name, &arch, context.config.seed + static_cast<uint64_t>(repeat)});
       }
-      accuracies.push_back(known.at(name));
     }
+  }
+  Progress progress("training from scratch, networks", static_cast<double>(count));
+  const auto before = static_cast<double>(count - jobs.size());
+  progress.start_at(before);
+  std::mutex mutex;  // of progress, shares, what is known and kept
+  const auto train = [&](size_t index, size_t) -> Status {
+    Job& job = jobs[index];
+    TrainConfig config = recipe;
+    config.seed = job.seed;
+    const SupernetFiles files{join_path(folder, fingerprint(job.name)), ""};
+    const auto follow = [&](const TrainProgress& p) {
+      if (options.run.quiet || p.steps == 0) return;
+      const std::lock_guard lock(mutex);
+      job.share = static_cast<double>(p.step) / static_cast<double>(p.steps);
+      double done = before;
+      for (const Job& each : jobs) done += each.share;
+      progress.update(done, fmt::format("{}: loss {:.3f}", arch_id(space, *job.arch), p.loss));
+    };
+    CHANAS_ASSIGN_OR_RETURN(TrainResult result,
+                            train_subnet(space, context.data(), config, *job.arch, files, follow));
+    const std::lock_guard lock(mutex);
+    CHANAS_RETURN_IF_ERROR(append_line(kept, Json({job.name, result.accuracy_test}).dump()));
+    known[job.name] = result.accuracy_test;
+    job.share = 1;
+    std::error_code ignored;
+    std::filesystem::remove_all(files.folder, ignored);
+    return absl::OkStatus();
+  };
+  // Ranks of a launcher share out the machine themselves.
+  const bool alone = recipe.launcher.empty();
+  if (alone) recipe.threads = 1;
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  const int side_by_side = options.jobs > 0 ? options.jobs : std::max(1, alone ? cores : 1);
+  CHANAS_RETURN_IF_ERROR(for_each(jobs.size(), static_cast<size_t>(side_by_side), train));
+  std::vector<std::vector<double>> repeats;
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    std::vector<double>& accuracies = repeats.emplace_back();
+    for (const Arch& arch : archs) accuracies.push_back(known.at(key(arch, repeat)));
   }
   CHANAS_ASSIGN_OR_RETURN(std::vector<double> supernet,
                           context.evaluate("supernet accuracies", archs, "ranking", 0));

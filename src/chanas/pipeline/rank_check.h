@@ -44,6 +44,7 @@ struct RankCheckOptions {
   int networks = 30;
   int repeats = 1;    // trainings of each, from other seeds; the truth is their mean
   double epochs = 0;  // from scratch; 0: as the supernet
+  int jobs = 0;       // trainings side by side, a thread each; 0: one per core, one with a launcher
 };
 
 // How far trainings from scratch agree among themselves: the mean tau-b over all pairs of repeats.
@@ -52,8 +53,8 @@ struct RankCheckOptions {
 double repeat_agreement(std::span<const std::vector<double>> repeats);
 
 // Trains each network from scratch by the run's recipe, in "<run dir>/rank-check", and compares.
-// Every finished network is kept: the same call goes on after an interruption. Writes
-// "rank_check.json" in the run directory and returns it ("among_repeats" with repeats > 1).
+// Every finished network is kept: the same call goes on after an interruption, whatever its `jobs`.
+// Writes "rank_check.json" in the run directory and returns it ("among_repeats" with repeats > 1).
 // kFailedPrecondition: not trained yet.
 StatusOr<Json> rank_check(const RankCheckOptions& options);
 
