@@ -21,6 +21,7 @@ struct DataConfig {
   // or CIFAR-100, or a .tar file in place of any class folder (ImageNet's train archive).
   std::string source = "builtin";
   int64_t builtin_images = 12000;  // drawn by the generator, all parts together
+  double builtin_noise = 1;        // of the pixels of drawn images, a multiple of the usual
   // Side of the square that images are kept at in memory (n * size * size * 3 bytes), 8 to 512.
   // 0: the largest resolution of the space.
   int size = 0;

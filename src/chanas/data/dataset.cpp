@@ -104,7 +104,8 @@ class Loader {
         CHANAS_ASSIGN_OR_RETURN(pixels, data_.store.add());
       }
       parallel_for(batch, threads_, [&](size_t i) {
-        const RgbImage image = generate_image(config_.seed, begin + static_cast<int64_t>(i));
+        const RgbImage image =
+            generate_image(config_.seed, begin + static_cast<int64_t>(i), config_.builtin_noise);
         resample(image, center_square(image.width, image.height), data_.size(), to[i]);
       });
     }
@@ -339,6 +340,10 @@ Status check(const DataConfig& config, int size) {
       (config.builtin_images < 100 || config.builtin_images > 10'000'000)) {
     return absl::InvalidArgumentError(
         fmt::format("builtin_images is {}, expected 100 to 10 million", config.builtin_images));
+  }
+  if (!(config.builtin_noise >= 0 && config.builtin_noise <= 10)) {
+    return absl::InvalidArgumentError(
+        fmt::format("builtin_noise is {}, expected 0 to 10", config.builtin_noise));
   }
   return absl::OkStatus();
 }

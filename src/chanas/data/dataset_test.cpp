@@ -342,6 +342,9 @@ TEST_F(DatasetTest, RefusesBadSettings) {
   EXPECT_FALSE(load_dataset(config_, 4, 1, [](const std::string&) {}).ok());
   config_.builtin_images = 10;
   EXPECT_FALSE(load_dataset(config_, 32, 1, [](const std::string&) {}).ok());
+  config_ = {};
+  config_.builtin_noise = -1;
+  EXPECT_FALSE(load_dataset(config_, 32, 1, [](const std::string&) {}).ok());
 }
 
 TEST(BuiltinTest, IsTheSameEverywhere) {
@@ -359,6 +362,9 @@ TEST(BuiltinTest, IsTheSameEverywhere) {
   expect_partition(dataset, 500);
   EXPECT_EQ(dataset.info.test, 80);
   EXPECT_EQ(class_counts(dataset, Part::kTrain).size(), size_t{kBuiltinClasses});
+  config.builtin_noise = 2;
+  EXPECT_NE(load(1).info.fingerprint, dataset.info.fingerprint);
+  config.builtin_noise = 1;
   config.seed = 2;
   EXPECT_NE(load(1).info.fingerprint, dataset.info.fingerprint);
 }

@@ -215,7 +215,7 @@ const std::vector<std::string>& builtin_class_names() {
   return names;
 }
 
-RgbImage generate_image(uint64_t seed, int64_t index) {
+RgbImage generate_image(uint64_t seed, int64_t index, double noise) {
   Rng rng(seed, "builtin image", static_cast<uint64_t>(index));
   const ClassSpec& spec = kClasses[static_cast<size_t>(index % kBuiltinClasses)];
   Canvas canvas;
@@ -234,12 +234,12 @@ RgbImage generate_image(uint64_t seed, int64_t index) {
   for (uint64_t i = rng.uniform(3); i > 0; --i) {
     canvas.draw(random_figure(rng, rng.uniform_real(1.5, 3)));
   }
-  const double noise = rng.uniform_real(0.01, 0.06);
+  const double deviation = noise * rng.uniform_real(0.01, 0.06);
   RgbImage image{kBuiltinSize, kBuiltinSize, {}};
   image.pixels.reserve(canvas.pixels().size() * 3);
   for (const Color& color : canvas.pixels()) {
     for (const double value : color) {
-      const double noisy = std::clamp(value + noise * rng.normal(), 0.0, 1.0);
+      const double noisy = std::clamp(value + deviation * rng.normal(), 0.0, 1.0);
       image.pixels.push_back(static_cast<uint8_t>(noisy * 255 + 0.5));
     }
   }

@@ -75,6 +75,8 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "builtin_images",
        "images that the built-in generator draws, about half of them to train on",
        &c.builtin_images, 200, 1e7},
+      {"train", "builtin_noise", "noise of their pixels, a multiple of the usual: more is harder",
+       &c.builtin_noise, 0, 10},
       {"train", "device", "auto (a GPU where there is one), cpu, cuda", &c.train_device},
       {"train", "precision", "float32, or bfloat16 (mixed precision, on GPUs)", &c.precision},
       {"train", "launcher", "command that starts all ranks, as \"mpirun -n 4\"; empty: one process",

@@ -46,6 +46,7 @@ struct RunConfig {
   double gap_lambda = 0.45;
   std::string augment = "light";      // data/augmentation.h
   int64_t builtin_images = 10000;     // of the built-in generator, 46 % of them to train on
+  double builtin_noise = 1;           // of their pixels, a multiple of the usual
   std::string train_device = "auto";  // "auto", "cpu", "cuda"
   std::string precision = "float32";  // or "bfloat16"
   std::string launcher;               // of all ranks; empty: one process

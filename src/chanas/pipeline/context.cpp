@@ -95,6 +95,7 @@ DataConfig StageContext::data() const {
   DataConfig data;
   data.source = config.data;
   data.builtin_images = config.builtin_images;
+  data.builtin_noise = config.builtin_noise;
   data.seed = config.seed;
   if (data.source == "builtin") {
     // Images cost nothing here: so many are held out that networks differ by more than chance.

@@ -102,7 +102,7 @@ const std::vector<PipelineStage>& stages() {
        "space and data",
        {},
        {},
-       {"run.space", "run.data", "run.seed", "train.builtin_images"},
+       {"run.space", "run.data", "run.seed", "train.builtin_images", "train.builtin_noise"},
        run_space_stage},
       {"tune",
        "schedules of every workload",

@@ -16,6 +16,7 @@ requires std::same_as<std::remove_const_t<S>, DataConfig>
 void fields(S& s, const V& visit) {
   visit("source", s.source);
   visit("builtin_images", s.builtin_images);
+  visit("builtin_noise", s.builtin_noise);
   visit("size", s.size);
   visit("seed", s.seed);
   visit("gap_share", s.gap_share);
