@@ -22,6 +22,9 @@ class RankCheckTest(ChanasTestCase):
         self.assertIn("chanas train", done.stderr)
 
         self.chanas("run", "--config", self.config(), "--run-dir", "r", "--until", "train")
+        images = json.loads((self.folder / "r" / "stages" / "space.json").read_text())["output"]["images"]
+        # Enough to tell networks apart by more than chance: 30 % of all, then of the rest, by class.
+        self.assertEqual([images["test"], images["ranking"]], [180, 130])
         options = ["rank-check", "--run-dir", "r", "--networks", "6", "--epochs", "1"]
         kept = self.folder / "r" / "rank-check" / "accuracies.jsonl"
         child = subprocess.Popen([str(BIN / "chanas"), *options], cwd=self.folder,
@@ -62,6 +65,11 @@ class RankCheckTest(ChanasTestCase):
             self.assertAlmostEqual(network["from_scratch"], (first + second) / 2)
         self.assertLessEqual(abs(twice["among_repeats"]), 1)
         self.assertNotIn("among_repeats", result)
+
+        # How many are trained side by side decides nothing.
+        kept.unlink()
+        self.assertEqual(self.chanas_json(*options, "--jobs", "3"), result)
+        self.assertEqual(sorted(kept.read_text().splitlines()), sorted(after))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <latch>
 #include <set>
 #include <vector>
 
@@ -23,6 +25,14 @@ TEST(ParallelTest, EveryJobRunsOnceOnAWorkerOfItsOwn) {
     for (const auto& count : runs) EXPECT_EQ(count, 1);
   }
   EXPECT_TRUE(for_each(0, 4, [](size_t, size_t) { return absl::InternalError("none"); }).ok());
+}
+
+TEST(ParallelTest, WorkersRunSideBySide) {
+  std::latch all(3);  // opens only when three jobs are there at once
+  EXPECT_TRUE(for_each(3, 3, [&](size_t, size_t) {
+                all.arrive_and_wait();
+                return absl::OkStatus();
+              }).ok());
 }
 
 TEST(ParallelTest, AnErrorStopsWhatHasNotBegun) {

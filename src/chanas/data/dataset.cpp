@@ -10,10 +10,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
-#include <thread>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/fingerprint.h"
+#include "chanas/base/parallel.h"
 #include "chanas/data/files.h"
 #include "chanas/data/generator.h"
 #include "chanas/data/image.h"
@@ -30,14 +30,12 @@ constexpr size_t kCifarPixels = 3 * 32 * 32;
 // work(i) for each i in [0, n), divided among threads.
 template <typename F>
 void parallel_for(size_t n, int threads, const F& work) {
-  const size_t workers = std::clamp<size_t>(static_cast<size_t>(std::max(threads, 1)), 1, n + 1);
-  std::vector<std::thread> pool;
-  const auto run = [&](size_t worker) {
-    for (size_t i = worker; i < n; i += workers) work(i);
-  };
-  for (size_t w = 1; w < workers; ++w) pool.emplace_back(run, w);
-  run(0);
-  for (std::thread& thread : pool) thread.join();
+  const Status status =
+      for_each(n, static_cast<size_t>(std::max(threads, 1)), [&](size_t i, size_t) -> Status {
+        work(i);
+        return absl::OkStatus();
+      });
+  CHANAS_CHECK(status.ok()) << status;
 }
 
 bool ends_with_any(const std::string& path, std::initializer_list<std::string_view> endings) {

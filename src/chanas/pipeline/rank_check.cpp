@@ -59,6 +59,88 @@ Json to_json(const RankAgreement::Tau& tau) {
   return {{"tau", tau.value}, {"low", tau.low}, {"high", tau.high}};
 }
 
+// What has been trained so far: a line each in `path`, [key, accuracy].
+std::map<std::string, double> read_accuracies(const std::string& path) {
+  std::map<std::string, double> known;
+  if (StatusOr<std::string> text = read_file(path); text.ok()) {
+    for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
+      StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
+      if (row.ok() && row->is_array() && row->size() == 2) known[(*row)[0]] = (*row)[1];
+    }
+  }
+  return known;
+}
+
+// Test accuracies of `archs` by `recipe`, a list per repeat.
+StatusOr<std::vector<std::vector<double>>> train_from_scratch(
+    const RankCheckOptions& options, const RunDirectory& directory, const StageContext& context,
+    const ArchSpace& space, const std::vector<Arch>& archs, TrainConfig recipe) {
+  // Ranks of a launcher share out the machine themselves.
+  const bool alone = recipe.launcher.empty();
+  if (alone) recipe.threads = 1;
+  size_t side_by_side = alone ? std::max(1U, std::thread::hardware_concurrency()) : 1;
+  if (options.jobs > 0) side_by_side = static_cast<size_t>(options.jobs);
+  const std::string folder = directory.file("rank-check");
+  CHANAS_RETURN_IF_ERROR(make_folder(folder));
+  const std::string kept = join_path(folder, "accuracies.jsonl");
+  std::map<std::string, double> known = read_accuracies(kept);
+  const auto key = [&](const Arch& arch, int repeat) {
+    return fmt::format("{} {} {}{}", arch_id(space, arch), recipe.epochs,
+                       directory.stage("train")->inputs,
+                       repeat == 0 ? "" : fmt::format(" repeat {}", repeat));
+  };
+  struct Job {
+    std::string name;
+    const Arch* arch;
+    uint64_t seed;
+    double share = 0;  // done
+  };
+  std::vector<Job> jobs;
+  const size_t count = archs.size() * static_cast<size_t>(options.repeats);
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    for (const Arch& arch : archs) {
+      const std::string name = key(arch, repeat);
+      if (!known.contains(name)) {
+        jobs.push_back({name, &arch, context.config.seed + static_cast<uint64_t>(repeat)});
+      }
+    }
+  }
+  Progress progress("training from scratch, networks", static_cast<double>(count));
+  const auto before = static_cast<double>(count - jobs.size());
+  progress.start_at(before);
+  std::mutex mutex;  // of progress, shares, what is known and kept
+  const auto train = [&](size_t index, size_t) -> Status {
+    Job& job = jobs[index];
+    TrainConfig config = recipe;
+    config.seed = job.seed;
+    const SupernetFiles files{join_path(folder, fingerprint(job.name)), ""};
+    const auto follow = [&](const TrainProgress& p) {
+      if (options.run.quiet || p.steps == 0) return;
+      const std::lock_guard lock(mutex);
+      job.share = static_cast<double>(p.step) / static_cast<double>(p.steps);
+      double done = before;
+      for (const Job& each : jobs) done += each.share;
+      progress.update(done, fmt::format("{}: loss {:.3f}", arch_id(space, *job.arch), p.loss));
+    };
+    CHANAS_ASSIGN_OR_RETURN(TrainResult result,
+                            train_subnet(space, context.data(), config, *job.arch, files, follow));
+    const std::lock_guard lock(mutex);
+    CHANAS_RETURN_IF_ERROR(append_line(kept, Json({job.name, result.accuracy_test}).dump()));
+    known[job.name] = result.accuracy_test;
+    job.share = 1;
+    std::error_code ignored;
+    std::filesystem::remove_all(files.folder, ignored);
+    return absl::OkStatus();
+  };
+  CHANAS_RETURN_IF_ERROR(for_each(jobs.size(), side_by_side, train));
+  std::vector<std::vector<double>> repeats;
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
+    std::vector<double>& accuracies = repeats.emplace_back();
+    for (const Arch& arch : archs) accuracies.push_back(known.at(key(arch, repeat)));
+  }
+  return repeats;
+}
+
 }  // namespace
 
 RankAgreement rank_agreement(std::span<const RankSample> samples, uint64_t seed) {
@@ -159,6 +241,10 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
   context.inputs["train"] = directory->stage("train")->inputs;
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
   const std::vector<Arch> archs = stratified_networks(space, options.networks, context.config.seed);
+  if (archs.size() < 2 * kBands) {
+    return absl::InvalidArgumentError(fmt::format(
+        "the space gave {} different networks, expected at least {}", archs.size(), 2 * kBands));
+  }
   TrainConfig recipe = context.training();
   // From scratch there are labels only, on the train part.
   recipe.trainer = "sandwich";
@@ -168,76 +254,8 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
   recipe.epochs =
       options.epochs > 0 ? options.epochs : context.output("train")["epochs"].get<double>();
 
-  // A line per finished training: [key, accuracy].
-  const std::string folder = directory->file("rank-check");
-  CHANAS_RETURN_IF_ERROR(make_folder(folder));
-  const std::string kept = join_path(folder, "accuracies.jsonl");
-  const auto key = [&](const Arch& arch, int repeat) {
-    return fmt::format("{} {} {}{}", arch_id(space, arch), recipe.epochs,
-                       directory->stage("train")->inputs,
-                       repeat == 0 ? "" : fmt::format(" repeat {}", repeat));
-  };
-  std::map<std::string, double> known;
-  if (StatusOr<std::string> text = read_file(kept); text.ok()) {
-    for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
-      StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
-      if (row.ok() && row->is_array() && row->size() == 2) known[(*row)[0]] = (*row)[1];
-    }
-  }
-  struct Job {
-    std::string name;
-    const Arch* arch;
-    uint64_t seed;
-    double share = 0;  // done
-  };
-  std::vector<Job> jobs;
-  const size_t count = archs.size() * static_cast<size_t>(options.repeats);
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {
-    for (const Arch& arch : archs) {
-      const std::string name = key(arch, repeat);
-      if (!known.contains(name)) {
-        jobs.push_back({name, &arch, context.config.seed + static_cast<uint64_t>(repeat)});
-      }
-    }
-  }
-  Progress progress("training from scratch, networks", static_cast<double>(count));
-  const auto before = static_cast<double>(count - jobs.size());
-  progress.start_at(before);
-  std::mutex mutex;  // of progress, shares, what is known and kept
-  const auto train = [&](size_t index, size_t) -> Status {
-    Job& job = jobs[index];
-    TrainConfig config = recipe;
-    config.seed = job.seed;
-    const SupernetFiles files{join_path(folder, fingerprint(job.name)), ""};
-    const auto follow = [&](const TrainProgress& p) {
-      if (options.run.quiet || p.steps == 0) return;
-      const std::lock_guard lock(mutex);
-      job.share = static_cast<double>(p.step) / static_cast<double>(p.steps);
-      double done = before;
-      for (const Job& each : jobs) done += each.share;
-      progress.update(done, fmt::format("{}: loss {:.3f}", arch_id(space, *job.arch), p.loss));
-    };
-    CHANAS_ASSIGN_OR_RETURN(TrainResult result,
-                            train_subnet(space, context.data(), config, *job.arch, files, follow));
-    const std::lock_guard lock(mutex);
-    CHANAS_RETURN_IF_ERROR(append_line(kept, Json({job.name, result.accuracy_test}).dump()));
-    known[job.name] = result.accuracy_test;
-    job.share = 1;
-    std::error_code ignored;
-    std::filesystem::remove_all(files.folder, ignored);
-    return absl::OkStatus();
-  };
-  // Ranks of a launcher share out the machine themselves.
-  const bool alone = recipe.launcher.empty();
-  if (alone) recipe.threads = 1;
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  const int side_by_side = options.jobs > 0 ? options.jobs : std::max(1, alone ? cores : 1);
-  CHANAS_RETURN_IF_ERROR(for_each(jobs.size(), static_cast<size_t>(side_by_side), train));
-  std::vector<std::vector<double>> repeats;
-  for (int repeat = 0; repeat < options.repeats; ++repeat) {
-    std::vector<double>& accuracies = repeats.emplace_back();
-    for (const Arch& arch : archs) accuracies.push_back(known.at(key(arch, repeat)));
-  }
+  CHANAS_ASSIGN_OR_RETURN(const auto repeats,
+                          train_from_scratch(options, *directory, context, space, archs, recipe));
   CHANAS_ASSIGN_OR_RETURN(std::vector<double> supernet,
                           context.evaluate("supernet accuracies", archs, "ranking", 0));
   std::vector<RankSample> samples;
@@ -255,10 +273,6 @@ StatusOr<Json> rank_check(const RankCheckOptions& options) {
                         {"supernet", supernet[i]},
                         {"macs", macs(network)},
                         {"params", params(network)}});
-  }
-  if (samples.size() < 2 * kBands) {
-    return absl::InvalidArgumentError(fmt::format(
-        "the space gave {} different networks, expected at least {}", samples.size(), 2 * kBands));
   }
   Json out = to_json(rank_agreement(samples, context.config.seed));
   out["epochs"] = recipe.epochs;

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <thread>
 
+#include "chanas/base/parallel.h"
 #include "chanas/base/stats.h"
 
 namespace chanas {
@@ -63,21 +63,14 @@ Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime
     if (kernels_.try_emplace(key_of(plan, stage)).second) missing.push_back(&stage);
   }
   std::vector<StatusOr<std::unique_ptr<JitKernel>>> compiled(missing.size());
-  std::atomic<size_t> next{0};
-  auto work = [&] {
-    for (size_t i; (i = next++) < missing.size();) {
-      ScheduleSpace space = schedule_space(missing[i]->workload, plan.target, plan.threads);
-      compiled[i] = compile_jit(space, missing[i]->schedule,
-                                {.prefetch_bytes = missing[i]->prefetch_bytes}, runtime);
-    }
-  };
-  size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1,
-                                      std::max<size_t>(1, missing.size()));
-  std::vector<std::thread> helpers;
-  for (size_t i = 1; i < threads; ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  Status failed;
+  // An error is kept, not returned: what compiles is worth having.
+  Status failed = for_each(
+      missing.size(), std::thread::hardware_concurrency(), [&](size_t i, size_t) -> Status {
+        ScheduleSpace space = schedule_space(missing[i]->workload, plan.target, plan.threads);
+        compiled[i] = compile_jit(space, missing[i]->schedule,
+                                  {.prefetch_bytes = missing[i]->prefetch_bytes}, runtime);
+        return absl::OkStatus();
+      });
   for (size_t i = 0; i < missing.size(); ++i) {
     Key key = key_of(plan, *missing[i]);
     if (compiled[i].ok()) {
