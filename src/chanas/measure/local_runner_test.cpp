@@ -223,6 +223,17 @@ TEST(LocalRunner, ABatchDuringAJoltIsMeasuredAgain) {
   }
 }
 
+// Who measured in the slow moments would find the device at two speeds in every attempt.
+TEST(LocalRunner, AMeasurementWaitsForANeighbourToGo) {
+  std::unique_ptr<Runner> runner = make("neighbour:canary");
+  for (const int c_out : {8, 16}) {
+    for (const MeasureResult& result : measure(*runner, {candidate(*runner, c_out)})) {
+      EXPECT_THAT(result.message, testing::Not(HasSubstr("the device was")));
+      EXPECT_GT(result.latency_us, 0);
+    }
+  }
+}
+
 TEST(LocalRunner, ADeviceThatKeepsChangingItsClockMakesUnstableResults) {
   std::unique_ptr<Runner> runner = make("drift:canary");
   std::vector<Candidate> candidates = {candidate(*runner, 8), candidate(*runner, 16)};

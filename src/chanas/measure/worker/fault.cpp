@@ -68,6 +68,7 @@ double disturb_canary(double us) {
   ++calls;
   // The same every time but for the fault: tests do not depend on the machine.
   if (active == "jolt") return calls == 2 ? 200 : 100;
+  if (active == "neighbour") return calls == 3 || calls == 6 || calls == 8 ? 200 : 100;
   if (active == "drift") return 100 * std::pow(0.8, calls);
   return active == "steady" ? 100 : us;
 }
