@@ -25,8 +25,8 @@ constexpr size_t kEnoughOthers = 16;  // valid trials of others that make random
 constexpr size_t kFitPoints = 128;    // for the hyper-parameters
 constexpr int kFitIterations = 30;
 constexpr size_t kFirstFit = 8;  // trials of the kind; again whenever they have doubled
-constexpr size_t kStale = 12;  // trials without gain after which the neighbours of the best follow
-constexpr size_t kDoubt = 4;   // trials without gain after which the model is not always asked
+constexpr size_t kStale = 8;  // trials without gain after which the neighbours of the best follow
+constexpr size_t kDoubt = 4;  // trials without gain after which the model is not always asked
 constexpr double kGain = 0.002;  // relative; less is noise
 
 using Entries = std::vector<const Experience::Entry*>;
