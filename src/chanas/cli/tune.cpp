@@ -75,8 +75,8 @@ Status tune_command(const Flags& flags, const Globals& globals) {
           if (globals.quiet) return;
           progress.update(
               p.done * static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total),
-              fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed",
-                          p.done, p.total, per_minute, p.speedup, p.failures));
+              fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed{}",
+                          p.done, p.total, per_minute, p.speedup, p.failures, to_confirm(p)));
         }));
   }
   CHANAS_ASSIGN_OR_RETURN(

@@ -83,8 +83,8 @@ Status run_tune_stage(StageContext& context, Json& output) {
       if (context.options.quiet) return;
       double total = static_cast<double>(tasks.size()) * options.trials;
       progress.update(total * p.done / std::max(1, p.total),
-                      fmt::format("{} trials, {:.2f}x over default schedules, {} failed", p.done,
-                                  p.speedup, p.failures));
+                      fmt::format("{} trials, {:.2f}x over default schedules, {} failed{}", p.done,
+                                  p.speedup, p.failures, to_confirm(p)));
     }));
   }
   history.push_back({last.done, last.speedup});

@@ -8,7 +8,8 @@ Trial trial_of(const Record& record) {
   return {.schedule = record.schedule,
           .origin = record.origin,
           .ok = record.result.ok(),
-          .latency_us = record.result.latency_us};
+          .latency_us = record.result.latency_us,
+          .measurements = 1};
 }
 
 History::History(const std::vector<Record>& records) {
@@ -21,6 +22,7 @@ void History::add(const Record& record) {
   Trial& trial = trials_[entry->second];
   trial.ok = record.result.ok();
   trial.latency_us = record.result.latency_us;
+  ++trial.measurements;
   if (!trial.ok) {
     failure_ = fmt::format("{}: {}", trial_error_name(record.result.error), record.result.message);
   }
@@ -41,6 +43,17 @@ double History::best_us(size_t first_trials) const {
     if (trial.ok && (best == 0 || trial.latency_us < best)) best = trial.latency_us;
   }
   return best;
+}
+
+const Trial* History::unconfirmed() const {
+  const Trial* best = nullptr;
+  int valid = 0;
+  for (const Trial& trial : trials_) {
+    if (!trial.ok) continue;
+    ++valid;
+    if (best == nullptr || trial.latency_us < best->latency_us) best = &trial;
+  }
+  return valid > 1 && best->measurements < 2 ? best : nullptr;
 }
 
 double expected_gain(const History& history) {

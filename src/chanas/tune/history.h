@@ -15,6 +15,7 @@ struct Trial {
   std::string origin;
   bool ok = false;
   double latency_us = 0;
+  int measurements = 0;  // of which the last one counts
 };
 
 Trial trial_of(const Record& record);
@@ -34,6 +35,10 @@ class History {
   // 0: no valid one.
   double best_us() const { return best_us_; }
   double best_us(size_t first_trials) const;
+  // The fastest valid trial, where there are others to choose from, until it has been measured
+  // twice. The smallest of many noisy times is too small, and another schedule may be the best:
+  // only the second time is free of having been chosen. nullptr: the best one can be relied on.
+  const Trial* unconfirmed() const;
   double default_us() const { return default_us_; }
   // Class and message of the last failure.
   const std::string& failure() const { return failure_; }

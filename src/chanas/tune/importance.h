@@ -14,4 +14,9 @@ namespace chanas::internal {
 std::vector<double> importance(const std::vector<std::vector<CutOf>>& cuts,
                                const std::vector<double>& best_us);
 
+// Whether the time of a workload is part of a table row: one of its cuts is an element's best, or
+// it has none.
+std::vector<bool> in_best_cut(const std::vector<std::vector<CutOf>>& cuts,
+                              const std::vector<double>& best_us);
+
 }  // namespace chanas::internal

@@ -163,9 +163,11 @@ TEST(LatencyTable, PlansNetworks) {
       // The stages are those whose records make up the rows.
       double stage_us = 0;
       for (const Stage& stage : plan->stages) {
+        double last_us = 0;  // a winner was measured twice
         for (const Record& record : records_of(*store, stage.workload)) {
-          if (record.schedule == stage.schedule) stage_us += record.result.latency_us;
+          if (record.schedule == stage.schedule) last_us = record.result.latency_us;
         }
+        stage_us += last_us;
       }
       EXPECT_NEAR(stage_us, us, 1e-9 * us);
     }

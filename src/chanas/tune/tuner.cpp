@@ -24,6 +24,8 @@ using internal::SearchStrategy;
 
 // Schedules tried for a workload whose default fails before it is given up.
 constexpr int kRescueTrials = 16;
+// Measurements after which a best schedule is usually confirmed: often another one is best then.
+constexpr double kConfirmations = 2;
 // Best schedules that a lesson of the same workload passes on.
 constexpr size_t kHints = 3;
 // When that many trials have failed and none was ever valid, the device is probably broken, not the
@@ -41,6 +43,7 @@ struct Task {
   Experience* experience = nullptr;  // of the kind
   double gain = 0;                   // expected of the next trial, as far as it matters
   bool exhausted = false;
+  bool unsteady = false;       // its best one could not be measured again
   std::set<Schedule> pending;  // in the batch being made
 
   bool valid() const { return history.best_us() > 0; }
@@ -77,6 +80,9 @@ class Tuner {
   int fruitless() const;
   Task* pick(bool in_budget);
   std::vector<Slot> next_batch(bool in_budget);
+  // Tasks whose best schedule is to be measured again.
+  std::vector<Task*> unconfirmed();
+  std::vector<Slot> confirming_batch();
   Status measure(const std::vector<Slot>& batch);
   bool finished(const Task& task) const;
   TuneProgress count() const;
@@ -272,6 +278,35 @@ std::vector<Slot> Tuner::next_batch(bool in_budget) {
   return batch;
 }
 
+std::vector<Task*> Tuner::unconfirmed() {
+  std::vector<std::vector<CutOf>> cuts;
+  std::vector<double> best_us;
+  for (const Task& task : tasks_) {
+    cuts.push_back(task.cuts);
+    best_us.push_back(task.history.best_us());
+  }
+  const std::vector<bool> matters = internal::in_best_cut(cuts, best_us);
+  std::vector<Task*> found;
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    Task& task = tasks_[i];
+    if (matters[i] && !task.unsteady && task.history.unconfirmed() != nullptr) {
+      found.push_back(&task);
+    }
+  }
+  return found;
+}
+
+std::vector<Slot> Tuner::confirming_batch() {
+  std::vector<Task*> tasks = unconfirmed();
+  tasks.resize(std::min(tasks.size(), static_cast<size_t>(std::max(1, runner_.batch_size()))));
+  std::vector<Slot> batch;
+  for (Task* task : tasks) {
+    const internal::Trial* best = task->history.unconfirmed();
+    batch.push_back({task, {best->schedule, best->origin}});
+  }
+  return batch;
+}
+
 Status Tuner::measure(const std::vector<Slot>& batch) {
   std::vector<Candidate> candidates;
   for (const Slot& slot : batch) {
@@ -280,8 +315,18 @@ Status Tuner::measure(const std::vector<Slot>& batch) {
   CHANAS_ASSIGN_OR_RETURN(const auto results, runner_.measure(candidates, plan_));
   CHANAS_CHECK(results.size() == batch.size()) << results.size() << " results of " << batch.size();
   std::vector<Record> records;
+  std::vector<Task*> measured;
   for (size_t i = 0; i < batch.size(); ++i) {
-    records.push_back({.workload = batch[i].task->fingerprint,
+    Task& task = *batch[i].task;
+    if (task.history.contains(batch[i].proposal.schedule)) {
+      if (results[i].error == TrialError::kUnstable) {
+        task.unsteady = true;
+        continue;
+      }
+      task.exhausted = false;  // by what was believed of its best one
+    }
+    measured.push_back(&task);
+    records.push_back({.workload = task.fingerprint,
                        .key = key_,
                        .schedule = batch[i].proposal.schedule,
                        .origin = batch[i].proposal.origin,
@@ -289,8 +334,8 @@ Status Tuner::measure(const std::vector<Slot>& batch) {
                        .time_s = static_cast<int64_t>(std::time(nullptr))});
   }
   CHANAS_RETURN_IF_ERROR(store_.add_records(records));
-  for (size_t i = 0; i < batch.size(); ++i) {
-    Task& task = *batch[i].task;
+  for (size_t i = 0; i < records.size(); ++i) {
+    Task& task = *measured[i];
     task.history.add(records[i]);
     task.experience->add(task.space, internal::trial_of(records[i]));
   }
@@ -348,16 +393,27 @@ void Tuner::report_failing() const {
 
 Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
   const auto start = std::chrono::steady_clock::now();
+  int measured = 0;
+  bool confirming = false;
   for (;;) {
-    if (progress) progress(count());
+    const size_t waiting = unconfirmed().size();
+    TuneProgress now = count();
+    if (confirming) now.unconfirmed = static_cast<int>(waiting);
+    if (progress) progress(now);
     CHANAS_RETURN_IF_ERROR(annotate(check_cancelled(), "tuning (all measured trials are stored)"));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    const bool in_budget = options_.budget_s <= 0 || elapsed.count() < options_.budget_s;
-    const std::vector<Slot> batch = next_batch(in_budget);
+    const double confirming_s =
+        kConfirmations * static_cast<double>(waiting) * elapsed.count() / std::max(1, measured);
+    const bool in_budget =
+        options_.budget_s <= 0 || elapsed.count() + confirming_s < options_.budget_s;
+    std::vector<Slot> batch = next_batch(in_budget);
+    confirming = batch.empty();
+    if (confirming) batch = confirming_batch();
     const int failed = fruitless();
     if (failed > 0 && (batch.empty() || failed >= kSuspicious + kRescueTrials)) return hopeless();
     if (batch.empty()) break;
     CHANAS_RETURN_IF_ERROR(measure(batch));
+    measured += static_cast<int>(batch.size());
   }
   if (progress) progress(count());  // who is exhausted was seen only now
   report_failing();
@@ -376,6 +432,11 @@ Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
   Tuner tuner(runner, store, plan, options);
   CHANAS_RETURN_IF_ERROR(tuner.load(tasks));
   return tuner.run(progress);
+}
+
+std::string to_confirm(const TuneProgress& progress) {
+  if (progress.unconfirmed == 0) return "";
+  return fmt::format(", {} winners to measure again", progress.unconfirmed);
 }
 
 StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,

@@ -1,6 +1,6 @@
 #pragma once
 // Block-level pre-scheduling (paper section 4): every workload gets its default schedule measured,
-// then rounds of candidates until the trials or the time are spent.
+// then rounds of candidates until the trials or the time are spent, then the winners once more.
 
 #include <functional>
 #include <span>
@@ -59,8 +59,12 @@ struct TuneProgress {
   int done = 0, total = 0;  // trials
   int workloads_done = 0, workloads = 0;
   int failures = 0;
+  int unconfirmed = 0;   // best schedules still to be measured again; 0 while trials go on
   double speedup = 1.0;  // geometric mean, default over best
 };
+
+// ", 120 winners to measure again", or "": the end of a progress line.
+std::string to_confirm(const TuneProgress& progress);
 
 // Measures what the store does not hold yet: repeating a call with the same options measures
 // nothing, and after a kill it continues. What is proposed is a function of the options, the tasks
@@ -69,6 +73,10 @@ struct TuneProgress {
 // device and thread count under other plans (networks of other sizes); the best schedules that the
 // same workload has there are tried after its default.
 // Failed trials are not repeated either, unless nothing at all ever worked.
+//
+// A schedule that is the best of several is measured again at the end where a table row is made of
+// it, until the best one of the workload has been measured twice (the last time counts). When such
+// a measurement is unstable, the earlier one stays. Time for it is kept out of the budget's trials.
 //
 // A workload whose default fails gets up to 16 other schedules until one works; if none does, a
 // warning names it, and only the cuts that need it are lost (LatencyTable::build).
