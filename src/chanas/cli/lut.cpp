@@ -132,23 +132,33 @@ Status check(Flags flags, const Globals& globals) {
   // Another stream than the networks that the boundary term was fitted on.
   std::vector<Network> networks =
       random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
+  // Without a run's term one is fitted on the first half, and all is judged on the second. The
+  // halves are measured in turns, so that a device that changes its speed does so for both.
+  const size_t half = !fitted && networks.size() >= kFewestToFit ? networks.size() / 2 : 0;
+  std::vector<Network> turns;
+  for (size_t i = 0; i < half; ++i) {
+    turns.push_back(std::move(networks[i]));
+    turns.push_back(std::move(networks[half + i]));
+  }
+  for (size_t i = 2 * half; i < networks.size(); ++i) turns.push_back(std::move(networks[i]));
   std::vector<NetworkCheck> measured;
   {
-    Progress progress("whole networks", static_cast<double>(networks.size()));
-    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, networks,
-                                                       flags.samples, true, [&](int done) {
+    Progress progress("whole networks", static_cast<double>(turns.size()));
+    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, turns, flags.samples,
+                                                       true, [&](int done) {
                                                          if (!globals.quiet) progress.update(done);
                                                        }));
   }
-  // Without a run's term one is fitted on the first half, and all is judged on the second.
-  size_t judged_from = 0;
-  if (!fitted && measured.size() >= kFewestToFit) {
-    judged_from = measured.size() / 2;
-    term = check_boundary(measured, static_cast<int>(judged_from)).term;
+  std::vector<NetworkCheck> first, judged;
+  for (size_t i = 0; i < measured.size(); ++i) {
+    (i < 2 * half && i % 2 == 0 ? first : judged).push_back(measured[i]);
+  }
+  if (half > 0) {
+    term = check_boundary(first, static_cast<int>(half)).term;
     fitted = true;
   }
   std::vector<double> sums, predicted, real;
-  for (const NetworkCheck& n : std::span(measured).subspan(judged_from)) {
+  for (const NetworkCheck& n : judged) {
     sums.push_back(n.sample.sum_us);
     predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages +
                         term.constant_us);

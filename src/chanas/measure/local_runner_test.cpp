@@ -268,6 +268,16 @@ ExecutionPlan small_plan(const Target& target, int threads) {
   return default_plan(cut_network(network), target, threads).value();
 }
 
+// Measured again while the canary moves, but not for ever.
+TEST(MeasureNetwork, LooksWhetherTheDeviceKeepsItsSpeed) {
+  std::unique_ptr<Runner> runner = make("drift:canary");
+  testing::internal::CaptureStderr();
+  const auto m = runner->measure_network(small_plan(runner->target(), 1), 5);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("than it was"));
+  ASSERT_TRUE(m.ok()) << m.status();
+  EXPECT_GT(m->median_us, 0);
+}
+
 TEST(MeasureNetwork, TimesTheWholeAndItsStages) {
   std::unique_ptr<Runner> runner = make();
   for (int threads : {1, 2}) {
