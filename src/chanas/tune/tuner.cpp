@@ -42,6 +42,7 @@ struct Task {
   std::vector<Schedule> hints;       // tried after the default
   Experience* experience = nullptr;  // of the kind
   double gain = 0;                   // expected of the next trial, as far as it matters
+  bool in_row = false;               // one of an element's best cut holds it
   bool exhausted = false;
   bool unsteady = false;       // its best one could not be measured again
   std::set<Schedule> pending;  // in the batch being made
@@ -74,7 +75,7 @@ class Tuner {
   // Learns from what the store holds of the device and thread count under other plans.
   Status learn_from_other_plans(const std::map<std::string, size_t>& index);
   std::optional<Proposal> propose(const Task& task);
-  // What the next trial of each task is expected to gain.
+  // What the next trial of each task is expected to gain, and which tasks make rows.
   void weigh();
   // Trials so far while none was ever valid; 0 after the first valid one.
   int fruitless() const;
@@ -162,8 +163,10 @@ void Tuner::weigh() {
     best_us.push_back(task.history.best_us());
   }
   const std::vector<double> matters = internal::importance(cuts, best_us);
+  const std::vector<bool> in_row = internal::in_best_cut(cuts, best_us);
   for (size_t i = 0; i < tasks_.size(); ++i) {
     Task& task = tasks_[i];
+    task.in_row = in_row[i];
     if (task.valid()) task.gain = task.weight * matters[i] * expected_gain(task.history);
   }
 }
@@ -279,17 +282,9 @@ std::vector<Slot> Tuner::next_batch(bool in_budget) {
 }
 
 std::vector<Task*> Tuner::unconfirmed() {
-  std::vector<std::vector<CutOf>> cuts;
-  std::vector<double> best_us;
-  for (const Task& task : tasks_) {
-    cuts.push_back(task.cuts);
-    best_us.push_back(task.history.best_us());
-  }
-  const std::vector<bool> matters = internal::in_best_cut(cuts, best_us);
   std::vector<Task*> found;
-  for (size_t i = 0; i < tasks_.size(); ++i) {
-    Task& task = tasks_[i];
-    if (matters[i] && !task.unsteady && task.history.unconfirmed() != nullptr) {
+  for (Task& task : tasks_) {
+    if (task.in_row && !task.unsteady && task.history.unconfirmed() != nullptr) {
       found.push_back(&task);
     }
   }
