@@ -10,6 +10,7 @@
 #include "chanas/base/file.h"
 #include "chanas/base/names.h"
 #include "chanas/base/progress.h"
+#include "chanas/base/stats.h"
 #include "chanas/cli/command.h"
 #include "chanas/cli/device.h"
 #include "chanas/pipeline/pipeline.h"
@@ -22,7 +23,7 @@ namespace {
 struct Flags {
   DeviceFlags device;
   std::string run_dir, space = "demo", file;
-  int rows = 20, networks = 50, samples = 60;
+  int rows = 20, networks = 50, samples = 60, rounds = 3;
   uint64_t seed = 1;
   bool all = false, record = false;
 };
@@ -143,11 +144,12 @@ Status check(Flags flags, const Globals& globals) {
   for (size_t i = 2 * half; i < networks.size(); ++i) turns.push_back(std::move(networks[i]));
   std::vector<NetworkCheck> measured;
   {
-    Progress progress("whole networks", static_cast<double>(turns.size()));
-    CHANAS_ASSIGN_OR_RETURN(measured, measure_networks(*device.runner, table, turns, flags.samples,
-                                                       true, [&](int done) {
-                                                         if (!globals.quiet) progress.update(done);
-                                                       }));
+    const NetworkCheckOptions network_options{.samples = flags.samples, .rounds = flags.rounds};
+    Progress progress("whole networks", static_cast<double>(turns.size()) * flags.rounds);
+    CHANAS_ASSIGN_OR_RETURN(
+        measured, measure_networks(*device.runner, table, turns, network_options, [&](int done) {
+          if (!globals.quiet) progress.update(done);
+        }));
   }
   std::vector<NetworkCheck> first, judged;
   for (size_t i = 0; i < measured.size(); ++i) {
@@ -157,11 +159,11 @@ Status check(Flags flags, const Globals& globals) {
     term = check_boundary(first, static_cast<int>(half)).term;
     fitted = true;
   }
-  std::vector<double> sums, predicted, real;
+  std::vector<double> sums, predicted, real, spreads;
   for (const NetworkCheck& n : judged) {
+    spreads.push_back(n.spread);
     sums.push_back(n.sample.sum_us);
-    predicted.push_back(term.scale * n.sample.sum_us + term.per_stage_us * n.sample.stages +
-                        term.constant_us);
+    predicted.push_back(apply(term, n.sample.sum_us, n.sample.stages));
     real.push_back(n.sample.measured_us);
   }
   CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
@@ -181,6 +183,15 @@ Status check(Flags flags, const Globals& globals) {
                 {"sum", to_json(plain)},     {"networks", to_json(fitted ? corrected : plain)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
+    for (const NetworkCheck& n : judged) {
+      out["judged"].push_back({{"network", n.name},
+                               {"sum_us", n.sample.sum_us},
+                               {"predicted_us", apply(term, n.sample.sum_us, n.sample.stages)},
+                               {"measured_us", n.sample.measured_us},
+                               {"p10_us", n.p10_us},
+                               {"p90_us", n.p90_us},
+                               {"spread", n.spread}});
+    }
     for (const KindCheck& kind : kinds) {
       out["kinds"].push_back({{"kind", kind.kind},
                               {"stages", kind.stages},
@@ -196,6 +207,12 @@ Status check(Flags flags, const Globals& globals) {
   print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
                "within 5 %", "within 10 %"},
               lines);
+  if (flags.rounds > 1 && !spreads.empty()) {
+    fmt::print(
+        "the same network in {} rounds: slowest over fastest {:+.1f} % (median), {:+.1f} % at "
+        "most\n",
+        flags.rounds, 100 * median(spreads), 100 * percentile(spreads, 1));
+  }
   fmt::print("\n");
   std::fflush(stdout);
   std::vector<std::vector<std::string>> kind_lines;
@@ -266,9 +283,18 @@ void add_lut(CLI::App& app, Cli& cli) {
   CLI::App* one = command("check", "measure a sample of rows and of whole networks again",
                           [&cli](Flags f) { return check(f, cli.globals); });
   one->add_option("--space", flags->space, "space of the networks")->capture_default_str();
-  one->add_option("--rows", flags->rows, "rows measured again")->capture_default_str();
-  one->add_option("--networks", flags->networks, "whole networks measured")->capture_default_str();
-  one->add_option("--samples", flags->samples, "runs per network")->capture_default_str();
+  one->add_option("--rows", flags->rows, "rows measured again")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  one->add_option("--networks", flags->networks, "whole networks measured")
+      ->check(CLI::Range(0, 100'000))
+      ->capture_default_str();
+  one->add_option("--samples", flags->samples, "runs per network and round")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
+  one->add_option("--rounds", flags->rounds, "how often all networks are measured; medians count")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   one->add_option("--seed", flags->seed, "which rows and networks")->capture_default_str();
   one->add_flag("--record", flags->record, "keep the new measurements as the rows' own");
   one = command("export", "write the tables as JSON", [](Flags f) { return export_table(f); });

@@ -15,9 +15,6 @@ namespace {
 // Of a run's whole budget; the rest is training's and the other stages'.
 constexpr double kBudgetShare = 0.22;
 
-// Calls per network that is measured whole.
-constexpr int kNetworkSamples = 60;
-
 // The boundary term: fitted on half of the measured networks, judged on the other half.
 Status fit(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
@@ -27,18 +24,16 @@ Status fit(StageContext& context, Json& output) {
   std::vector<Network> networks =
       random_networks(space, space.cells(), 2 * count, context.config.seed);
   Progress progress("whole networks", static_cast<double>(networks.size()));
-  CHANAS_ASSIGN_OR_RETURN(std::vector<NetworkCheck> measured,
-                          measure_networks(*runner, *table, networks, kNetworkSamples, true,
-                                           [&](int done) { progress.update(done); }));
+  CHANAS_ASSIGN_OR_RETURN(
+      std::vector<NetworkCheck> measured,
+      measure_networks(*runner, *table, networks, {}, [&](int done) { progress.update(done); }));
   BoundaryCheck check = check_boundary(measured, static_cast<int>(measured.size()) / 2);
   output["boundary"] = to_json(check.term);
   output["agreement"] = to_json(check.corrected);
   Json pairs = Json::array();
   for (size_t i = measured.size() / 2; i < measured.size(); ++i) {
-    pairs.push_back({check.term.scale * measured[i].sample.sum_us +
-                         check.term.per_stage_us * measured[i].sample.stages +
-                         check.term.constant_us,
-                     measured[i].sample.measured_us});
+    const BoundarySample& sample = measured[i].sample;
+    pairs.push_back({apply(check.term, sample.sum_us, sample.stages), sample.measured_us});
   }
   output["pairs"] = pairs;
   if (check.corrected.count > 0) {

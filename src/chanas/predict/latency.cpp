@@ -14,6 +14,10 @@
 namespace chanas {
 namespace {
 
+// The largest part of an average row, in the fitted network where that is smallest, which a stage
+// may be said to cost less inside a network: predictions stay positive.
+constexpr double kLargestSaving = 0.5;
+
 struct Cost {
   double us = 0;
   int stages = 0;
@@ -94,11 +98,13 @@ StatusOr<BoundaryTerm> boundary_from_json(const Json& json) {
     return absl::InvalidArgumentError(
         fmt::format("bad boundary term: scale is {}, expected > 0", term.scale));
   }
-  if (!in_range(term.per_stage_us) || !in_range(term.constant_us) || term.networks < 0) {
+  if (!std::isfinite(term.per_stage_us)) {
+    return absl::InvalidArgumentError("bad boundary term: per_stage_us is not finite");
+  }
+  if (!in_range(term.constant_us) || term.networks < 0) {
     return absl::InvalidArgumentError(
-        fmt::format("bad boundary term: per_stage_us is {}, constant_us {}, networks {}, expected "
-                    ">= 0",
-                    term.per_stage_us, term.constant_us, term.networks));
+        fmt::format("bad boundary term: constant_us is {}, networks {}, expected >= 0",
+                    term.constant_us, term.networks));
   }
   return term;
 }
@@ -108,41 +114,50 @@ double apply(const BoundaryTerm& term, double sum_us, int stages) {
 }
 
 // Minimises sum_i ((scale * sum_i + per_stage * stages_i + constant) / measured_i - 1)^2 plus the
-// ridge, over terms >= 0. The unknowns are scaled to shares of a typical network's latency. The
-// ridge is that of a prior: terms about 10 % around the identity, measurements with 2 % noise.
+// ridge, over terms above their floors. The unknowns are scaled to shares of a typical network's
+// latency, and counted from the floors. The ridge is that of a prior: terms about 10 % around the
+// identity, measurements with 2 % noise.
 BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
   if (samples.empty()) return {};
   constexpr double kRidge = (0.02 * 0.02) / (0.1 * 0.1);
-  std::vector<double> measured, stages;
+  std::vector<double> measured, stages, stage_us;
   for (const BoundarySample& sample : samples) {
     CHANAS_CHECK(sample.sum_us > 0 && sample.measured_us > 0 && sample.stages > 0);
     measured.push_back(sample.measured_us);
     stages.push_back(sample.stages);
+    stage_us.push_back(sample.sum_us / sample.stages);
   }
   const double typical_us = median(measured), typical_stages = median(stages);
+  const bool few = samples.size() < 4;
+  const Vector identity = {1, 0, 0};
+  Vector floors = {0, 0, 0};
+  if (!few) {
+    floors[1] = -kLargestSaving * *std::min_element(stage_us.begin(), stage_us.end()) *
+                typical_stages / typical_us;
+  }
 
   // Normal equations.
-  const Vector identity = {1, 0, 0};
   Matrix a = {};
   Vector b = {};
   for (const BoundarySample& sample : samples) {
     const Vector x = {sample.sum_us / sample.measured_us,
                       sample.stages / typical_stages * typical_us / sample.measured_us,
                       typical_us / sample.measured_us};
+    const double rest = 1 - floors[1] * x[1];
     for (size_t i = 0; i < 3; ++i) {
       for (size_t j = 0; j < 3; ++j) a[i][j] += x[i] * x[j];
-      b[i] += x[i];
+      b[i] += rest * x[i];
     }
   }
   for (size_t i = 0; i < 3; ++i) {
     a[i][i] += kRidge;
-    b[i] += kRidge * identity[i];
+    b[i] += kRidge * (identity[i] - floors[i]);
   }
 
   // The constrained minimum is the free minimum over some set of non-zero unknowns: try them all.
   Vector best = identity;
   double best_loss = std::numeric_limits<double>::infinity();
-  const unsigned sets = samples.size() < 4 ? 0b001 : 0b111;
+  const unsigned sets = few ? 0b001 : 0b111;
   for (unsigned active = 1; active <= sets; ++active) {
     const Vector x = solve(a, b, active);
     if (x[0] <= 0 || x[1] < 0 || x[2] < 0) continue;
@@ -157,7 +172,7 @@ BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
     }
   }
   return {.scale = best[0],
-          .per_stage_us = best[1] * typical_us / typical_stages,
+          .per_stage_us = (best[1] + floors[1]) * typical_us / typical_stages,
           .constant_us = best[2] * typical_us,
           .networks = static_cast<int>(samples.size())};
 }

@@ -11,7 +11,8 @@
 
 namespace chanas {
 
-// latency = scale * sum + per_stage_us * stages + constant_us.
+// latency = scale * sum + per_stage_us * stages + constant_us. A stage may cost less inside a
+// network than alone (per_stage_us < 0): its weights were prefetched by the stage before it.
 struct BoundaryTerm {
   double scale = 1.0;
   double per_stage_us = 0.0;
@@ -19,7 +20,7 @@ struct BoundaryTerm {
   int networks = 0;  // it was fitted on; 0: identity
 };
 Json to_json(const BoundaryTerm& term);
-// kInvalidArgument names the field; scale must be > 0, the others >= 0.
+// kInvalidArgument names the field; scale must be > 0, constant_us and networks >= 0.
 StatusOr<BoundaryTerm> boundary_from_json(const Json& json);
 
 struct BoundarySample {
@@ -28,8 +29,9 @@ struct BoundarySample {
   double measured_us = 0;
 };
 double apply(const BoundaryTerm& term, double sum_us, int stages);
-// Least squares on relative errors, ridge towards the identity, all terms >= 0; with fewer than
-// 4 samples only the scale is fitted. Sums and measurements must be > 0 (checked).
+// Least squares on relative errors, ridge towards the identity; scale and constant_us >= 0,
+// per_stage_us above minus half of what a stage takes on average. With fewer than 4 samples only
+// the scale is fitted. Sums and measurements must be > 0 (checked).
 BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples);
 
 // Evaluates archs of one space by adding a few table entries: no allocation, thread safe.

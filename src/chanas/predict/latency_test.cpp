@@ -151,7 +151,8 @@ std::vector<BoundarySample> networks(const BoundaryTerm& truth, double noise, in
 TEST(Boundary, RecoversTheTerms) {
   for (const BoundaryTerm& truth :
        {kTerm, BoundaryTerm{.scale = 0.9, .per_stage_us = 1.0, .constant_us = 0},
-        BoundaryTerm{.scale = 1.2, .per_stage_us = 0, .constant_us = 15}, BoundaryTerm{}}) {
+        BoundaryTerm{.scale = 1.2, .per_stage_us = 0, .constant_us = 15},
+        BoundaryTerm{.scale = 1.3, .per_stage_us = -0.15, .constant_us = 9}, BoundaryTerm{}}) {
     const BoundaryTerm exact = fit_boundary(networks(truth, 0, 400));
     EXPECT_NEAR(exact.scale, truth.scale, 0.003);
     EXPECT_NEAR(exact.per_stage_us, truth.per_stage_us, 0.02);
@@ -164,17 +165,34 @@ TEST(Boundary, RecoversTheTerms) {
   }
 }
 
-TEST(Boundary, TermsAreNeverNegative) {
-  // Larger sums than measurements, and smaller ones per stage: a free fit would subtract.
+// Stages that cost less inside a network than alone are found, a negative constant is not fitted.
+TEST(Boundary, StagesMayCostLessInside) {
   std::vector<BoundarySample> samples;
   for (int i = 1; i <= 20; ++i) {
     const double sum = 40.0 * i;
-    samples.push_back({sum, 10 + i, 1.1 * sum - 0.5 * (10 + i) - 5});
+    const int stages = 10 + i % 4;
+    samples.push_back({sum, stages, 1.1 * sum - 0.5 * stages});
   }
   const BoundaryTerm term = fit_boundary(samples);
-  EXPECT_GT(term.scale, 0);
-  EXPECT_GE(term.per_stage_us, 0);
-  EXPECT_GE(term.constant_us, 0);
+  EXPECT_NEAR(term.scale, 1.1, 0.01);
+  EXPECT_NEAR(term.per_stage_us, -0.5, 0.05);
+  for (BoundarySample& sample : samples) sample.measured_us = 1.1 * sample.sum_us - 20;
+  EXPECT_GE(fit_boundary(samples).constant_us, 0);
+}
+
+// Even where the samples ask for it, no network like them is said to take no time.
+TEST(Boundary, PredictionsStayPositive) {
+  std::vector<BoundarySample> samples;
+  for (int i = 1; i <= 20; ++i) {
+    const double sum = 20.0 * i;
+    samples.push_back({sum, 10 + i % 4, std::max(1.0, 2 * sum - 40)});
+  }
+  const BoundaryTerm term = fit_boundary(samples);
+  EXPECT_LT(term.per_stage_us, 0);
+  for (const BoundarySample& sample : samples) {
+    EXPECT_GE(term.per_stage_us, -0.5 * sample.sum_us / sample.stages - 1e-9);
+    EXPECT_GT(apply(term, sample.sum_us, sample.stages), 0);
+  }
 }
 
 // The minimum of the documented loss by brute force on a grid: no grid point is better.
@@ -200,9 +218,14 @@ TEST(Boundary, IsTheConstrainedMinimum) {
     for (const double r : ridge) sum += 0.04 * r * r;
     return sum;
   };
+  double smallest_us = std::numeric_limits<double>::infinity();
+  for (const BoundarySample& sample : samples) {
+    smallest_us = std::min(smallest_us, sample.sum_us / sample.stages);
+  }
+  const double floor = -0.5 * smallest_us;
   const double best = loss(fitted);
   for (double scale = 0.4; scale <= 1.2; scale += 0.02) {
-    for (double stage = 0; stage <= 2; stage += 0.05) {
+    for (double stage = floor; stage <= 2; stage += 0.05) {
       for (double constant = 0; constant <= 20; constant += 0.5) {
         ASSERT_GE(loss({scale, stage, constant, 0}), best - 1e-12);
       }
@@ -228,7 +251,7 @@ TEST(Boundary, IsWrittenAndRead) {
   EXPECT_EQ(read->constant_us, kTerm.constant_us);
   EXPECT_EQ(read->networks, kTerm.networks);
   for (const char* bad : {"3", "{}", R"({"scale":0,"per_stage_us":0,"constant_us":0,"networks":1})",
-                          R"({"scale":1,"per_stage_us":-1,"constant_us":0,"networks":1})",
+                          R"({"scale":1,"per_stage_us":0,"constant_us":-1,"networks":1})",
                           R"({"scale":1,"per_stage_us":"x","constant_us":0,"networks":1})"}) {
     EXPECT_EQ(boundary_from_json(Json::parse(bad)).status().code(),
               absl::StatusCode::kInvalidArgument)

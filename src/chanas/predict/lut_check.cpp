@@ -124,27 +124,48 @@ std::vector<Network> random_networks(const ArchSpace& space, const std::vector<S
 
 StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
                                                      const std::vector<Network>& networks,
-                                                     int samples, bool tuned,
+                                                     const NetworkCheckOptions& options,
                                                      const std::function<void(int)>& progress) {
-  std::vector<NetworkCheck> checks;
+  CHANAS_CHECK(options.rounds > 0);
+  std::vector<ExecutionPlan> plans;
   for (const Network& network : networks) {
-    CHANAS_RETURN_IF_ERROR(check_cancelled());
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network, options.tuned));
+    plans.push_back(std::move(plan));
+  }
+  std::vector<std::vector<NetworkMeasurement>> rounds(networks.size());  // by network
+  int done = 0;
+  for (int round = 0; round < options.rounds; ++round) {
+    for (size_t i = 0; i < networks.size(); ++i) {
+      CHANAS_RETURN_IF_ERROR(check_cancelled());
+      StatusOr<NetworkMeasurement> measured = runner.measure_network(plans[i], options.samples);
+      if (!measured.ok()) return annotate(measured.status(), networks[i].name);
+      rounds[i].push_back(*std::move(measured));
+      if (progress) progress(++done);
+    }
+  }
+  std::vector<NetworkCheck> checks;
+  for (size_t i = 0; i < networks.size(); ++i) {
+    const auto over_rounds = [&](auto&& value) {
+      std::vector<double> values;
+      for (const NetworkMeasurement& measured : rounds[i]) values.push_back(value(measured));
+      return values;
+    };
     NetworkCheck check;
-    check.name = network.name;
-    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, network, tuned));
-    CHANAS_ASSIGN_OR_RETURN(const ExecutionPlan plan, table.plan(network, tuned));
-    StatusOr<NetworkMeasurement> measured = runner.measure_network(plan, samples);
-    if (!measured.ok()) return annotate(measured.status(), network.name);
-    check.sample.measured_us = measured->median_us;
-    check.p10_us = measured->p10_us;
-    check.p90_us = measured->p90_us;
+    check.name = networks[i].name;
+    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, networks[i], options.tuned));
+    const auto medians = over_rounds([](const auto& measured) { return measured.median_us; });
+    check.sample.measured_us = median(medians);
+    check.spread = percentile(medians, 1) / percentile(medians, 0) - 1;
+    check.p10_us = median(over_rounds([](const auto& measured) { return measured.p10_us; }));
+    check.p90_us = median(over_rounds([](const auto& measured) { return measured.p90_us; }));
     // A device without a clock inside its runs stamps no stages.
-    for (size_t i = 0; i < measured->stage_us.size(); ++i) {
-      const Workload& workload = plan.stages[i].workload;
-      check.stages.push_back({workload.fingerprint(), workload.kind(), measured->stage_us[i]});
+    for (size_t s = 0; s < rounds[i].front().stage_us.size(); ++s) {
+      const Workload& workload = plans[i].stages[s].workload;
+      check.stages.push_back(
+          {workload.fingerprint(), workload.kind(),
+           median(over_rounds([s](const auto& measured) { return measured.stage_us.at(s); }))});
     }
     checks.push_back(std::move(check));
-    if (progress) progress(static_cast<int>(checks.size()));
   }
   return checks;
 }

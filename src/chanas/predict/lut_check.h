@@ -52,7 +52,9 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 struct NetworkCheck {
   std::string name;
   BoundarySample sample;  // sum of rows and stages, and the median measured end to end
+  // (percentiles inside a round; all are medians over the rounds)
   double p10_us = 0, p90_us = 0;
+  double spread = 0;  // slowest over fastest round - 1
   struct Stage {
     std::string workload, kind;
     double us = 0;  // stamped inside the network
@@ -62,11 +64,19 @@ struct NetworkCheck {
 // Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.
 std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
                                      int count, uint64_t seed);
-// Measures each network end to end under its rows' choices, `samples` calls. `progress` (may be
-// null) hears how many are done. kNotFound when the table misses a row, kCancelled, kUnavailable.
+struct NetworkCheckOptions {
+  int samples = 60;  // calls of a network in a round
+  // All networks are measured, in order, this many times. Medians over the rounds survive minutes
+  // in which the device is slower.
+  int rounds = 1;
+  bool tuned = true;  // under the rows' best choices, else under the default ones
+};
+// Measures each network end to end under its rows' choices. `progress` (may be null) hears how many
+// measurements, of networks * rounds, are done. kNotFound when the table misses a row, kCancelled,
+// kUnavailable.
 StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
                                                      const std::vector<Network>& networks,
-                                                     int samples, bool tuned = true,
+                                                     const NetworkCheckOptions& options,
                                                      const std::function<void(int)>& progress = {});
 
 // Where sums of rows and networks part: rows against the same stages inside the networks.

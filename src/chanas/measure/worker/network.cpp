@@ -7,6 +7,7 @@
 
 #include "chanas/base/parallel.h"
 #include "chanas/base/stats.h"
+#include "chanas/measure/worker/timing.h"
 
 namespace chanas {
 namespace {
@@ -115,6 +116,7 @@ StatusOr<NetworkMeasurement> NetworkRunner::measure(const ExecutionPlan& plan, i
   }
   network.stamps.resize(network.stages.size() + 1);
 
+  const Pinned pinned(runtime);  // as the rows are that it is compared with
   auto run_network = [](void* self) { return static_cast<LoadedPlan*>(self)->run(); };
   int code = chanas_runtime_warm_up(runtime, run_network, &network);
   NetworkMeasurement result;
