@@ -23,7 +23,7 @@ namespace {
 struct Flags {
   DeviceFlags device;
   std::string run_dir, space = "demo", file;
-  int rows = 20, networks = 50, samples = 60, rounds = 3;
+  int rows = 20, networks = 50, samples = 60, rounds = 5;
   uint64_t seed = 1;
   bool all = false, record = false;
 };

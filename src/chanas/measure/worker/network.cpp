@@ -1,6 +1,7 @@
 #include "chanas/measure/worker/network.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <thread>
@@ -12,9 +13,17 @@
 namespace chanas {
 namespace {
 
-constexpr size_t kKeptKernels = 1024;
+// A compiled kernel takes about this much; kept ones take at most this share of the machine's
+// memory.
+constexpr int64_t kKernelBytes = 640 << 10;
+constexpr int64_t kMemoryShare = 8;
 constexpr double kWarmUpUs = 30'000;
 constexpr uint64_t kSeed = 1;
+
+size_t kept_kernels() {
+  const int64_t memory = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
+  return static_cast<size_t>(std::clamp<int64_t>(memory / kMemoryShare / kKernelBytes, 256, 8192));
+}
 
 double now_us() { return static_cast<double>(chanas_now_ns()) * 1e-3; }
 
@@ -58,7 +67,7 @@ NetworkRunner::Key NetworkRunner::key_of(const ExecutionPlan& plan, const Stage&
 }
 
 Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime) {
-  if (kernels_.size() > kKeptKernels) kernels_.clear();
+  if (kernels_.size() > kept_kernels()) kernels_.clear();
   std::vector<const Stage*> missing;
   for (const Stage& stage : plan.stages) {
     if (kernels_.try_emplace(key_of(plan, stage)).second) missing.push_back(&stage);
