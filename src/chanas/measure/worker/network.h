@@ -11,7 +11,8 @@
 
 namespace chanas {
 
-// Kernels of earlier networks are kept: the networks of one space share most stages.
+// Kernels of earlier networks are kept, within a share of the memory: the networks of one space
+// share most stages.
 class NetworkRunner {
  public:
   explicit NetworkRunner(Runtimes& runtimes) : runtimes_(runtimes) {}
