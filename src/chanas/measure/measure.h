@@ -80,9 +80,9 @@ class Runner {
                                                        const MeasurePlan& plan) = 0;
   // How many candidates are best measured in one call (all compile cores busy).
   virtual int batch_size() const = 0;
-  // With random weights; `samples` calls after warm-up; again, at most three times, while the
-  // device changes its speed meanwhile. kInvalidArgument: a stage is not legal or does not compile;
-  // kUnavailable and kCancelled as above.
+  // With random weights, pinned; `samples` calls after warm-up; again, at most three times, while
+  // the device changes its speed meanwhile. kInvalidArgument: a stage is not legal or does not
+  // compile; kUnavailable and kCancelled as above.
   virtual StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int samples) = 0;
 };
 
