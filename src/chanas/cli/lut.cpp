@@ -133,43 +133,28 @@ Status check(Flags flags, const Globals& globals) {
   // Another stream than the networks that the boundary term was fitted on.
   std::vector<Network> networks =
       random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
-  // Without a run's term one is fitted on the first half, and all is judged on the second. The
-  // halves are measured in turns, so that a device that changes its speed does so for both.
-  const size_t half = !fitted && networks.size() >= kFewestToFit ? networks.size() / 2 : 0;
-  std::vector<Network> turns;
-  for (size_t i = 0; i < half; ++i) {
-    turns.push_back(std::move(networks[i]));
-    turns.push_back(std::move(networks[half + i]));
-  }
-  for (size_t i = 2 * half; i < networks.size(); ++i) turns.push_back(std::move(networks[i]));
+  const NetworkCheckOptions network_options{.samples = flags.samples, .rounds = flags.rounds};
   std::vector<NetworkCheck> measured;
   {
-    const NetworkCheckOptions network_options{.samples = flags.samples, .rounds = flags.rounds};
-    Progress progress("whole networks", static_cast<double>(turns.size()) * flags.rounds);
+    Progress progress("whole networks", static_cast<double>(networks.size()) * flags.rounds);
     CHANAS_ASSIGN_OR_RETURN(
-        measured, measure_networks(*device.runner, table, turns, network_options, [&](int done) {
+        measured, measure_networks(*device.runner, table, networks, network_options, [&](int done) {
           if (!globals.quiet) progress.update(done);
         }));
   }
-  std::vector<NetworkCheck> first, judged;
-  for (size_t i = 0; i < measured.size(); ++i) {
-    (i < 2 * half && i % 2 == 0 ? first : judged).push_back(measured[i]);
-  }
+  // Without a run's term one is fitted on the first half, and all is judged on the second.
+  const size_t half = !fitted && networks.size() >= kFewestToFit ? networks.size() / 2 : 0;
+  const std::span<const NetworkCheck> judged = std::span(measured).subspan(half);
   if (half > 0) {
-    term = check_boundary(first, static_cast<int>(half)).term;
+    term = check_boundary(measured, static_cast<int>(half)).term;
     fitted = true;
   }
-  std::vector<double> sums, predicted, real, spreads;
-  for (const NetworkCheck& n : judged) {
-    spreads.push_back(n.spread);
-    sums.push_back(n.sample.sum_us);
-    predicted.push_back(apply(term, n.sample.sum_us, n.sample.stages));
-    real.push_back(n.sample.measured_us);
-  }
+  std::vector<double> spreads;
+  for (const NetworkCheck& n : judged) spreads.push_back(n.spread);
   CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
                           check_kinds(*device.store, device.key, measured));
-  Agreement by_row = agreement(rows), plain = agreement(sums, real),
-            corrected = agreement(predicted, real);
+  Agreement by_row = agreement(rows), plain = agreement(judged, {}),
+            corrected = agreement(judged, term);
   int64_t oldest = 0;
   for (const auto& [key, row] : table.rows()) {
     if (oldest == 0 || row.oldest_s < oldest) oldest = row.oldest_s;

@@ -12,19 +12,6 @@
 #include "chanas/base/stats.h"
 
 namespace chanas {
-namespace {
-
-Agreement judge(std::span<const NetworkCheck> networks, const BoundaryTerm& term) {
-  std::vector<double> predicted, measured;
-  for (const NetworkCheck& network : networks) {
-    predicted.push_back(apply(term, network.sample.sum_us, network.sample.stages));
-    measured.push_back(network.sample.measured_us);
-  }
-  return agreement(predicted, measured);
-}
-
-}  // namespace
-
 Agreement agreement(std::span<const double> predicted, std::span<const double> measured) {
   CHANAS_CHECK(predicted.size() == measured.size());
   std::vector<double> ratios;
@@ -36,6 +23,15 @@ Agreement agreement(std::span<const double> predicted, std::span<const double> m
           .kendall = kendall_tau_b(predicted, measured),
           .within_5 = hit_rate(predicted, measured, 0.05),
           .within_10 = hit_rate(predicted, measured, 0.10)};
+}
+
+Agreement agreement(std::span<const NetworkCheck> networks, const BoundaryTerm& term) {
+  std::vector<double> predicted, measured;
+  for (const NetworkCheck& network : networks) {
+    predicted.push_back(apply(term, network.sample.sum_us, network.sample.stages));
+    measured.push_back(network.sample.measured_us);
+  }
+  return agreement(predicted, measured);
 }
 
 Json to_json(const Agreement& agreement) {
@@ -132,10 +128,16 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network, options.tuned));
     plans.push_back(std::move(plan));
   }
+  std::vector<size_t> turns;
+  const size_t half = (networks.size() + 1) / 2;
+  for (size_t i = 0; i < half; ++i) {
+    turns.push_back(i);
+    if (half + i < networks.size()) turns.push_back(half + i);
+  }
   std::vector<std::vector<NetworkMeasurement>> rounds(networks.size());  // by network
   int done = 0;
   for (int round = 0; round < options.rounds; ++round) {
-    for (size_t i = 0; i < networks.size(); ++i) {
+    for (const size_t i : turns) {
       CHANAS_RETURN_IF_ERROR(check_cancelled());
       StatusOr<NetworkMeasurement> measured = runner.measure_network(plans[i], options.samples);
       if (!measured.ok()) return annotate(measured.status(), networks[i].name);
@@ -203,8 +205,8 @@ BoundaryCheck check_boundary(const std::vector<NetworkCheck>& networks, int fitt
   BoundaryCheck check;
   check.term = fit_boundary(samples);
   const auto others = std::span(networks).subspan(split);
-  check.plain = judge(others, {});
-  check.corrected = judge(others, check.term);
+  check.plain = agreement(others, {});
+  check.corrected = agreement(others, check.term);
   return check;
 }
 

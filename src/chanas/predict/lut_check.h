@@ -71,9 +71,10 @@ struct NetworkCheckOptions {
   int rounds = 1;
   bool tuned = true;  // under the rows' best choices, else under the default ones
 };
-// Measures each network end to end under its rows' choices. `progress` (may be null) hears how many
-// measurements, of networks * rounds, are done. kNotFound when the table misses a row, kCancelled,
-// kUnavailable.
+// Measures each network end to end under its rows' choices. The halves of the list are measured in
+// turns: a term that is fitted on one of them and judged on the other one saw the same device.
+// `progress` (may be null) hears how many measurements, of networks * rounds, are done. kNotFound
+// when the table misses a row, kCancelled, kUnavailable.
 StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
                                                      const std::vector<Network>& networks,
                                                      const NetworkCheckOptions& options,
@@ -88,6 +89,9 @@ struct KindCheck {
 // By kind, largest time first; stages whose record is gone are left out. A store error.
 StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
                                              const std::vector<NetworkCheck>& networks);
+
+// Sums of rows with the term ({}: as they are) against the networks.
+Agreement agreement(std::span<const NetworkCheck> networks, const BoundaryTerm& term);
 
 // A boundary term fitted on the first `fitted` networks, and judged on the others alone.
 struct BoundaryCheck {

@@ -19,6 +19,7 @@ class DriftedRunner : public Runner {
   double factor = 1.0;
   double stage_factor = 1.0;  // inside networks
   TrialError error = TrialError::kNone;
+  std::vector<std::string> measured;  // networks, in order
   std::function<double(double, int)> network_us = [](double sum, int) { return sum; };
 
   const Target& target() const override { return runner_->target(); }
@@ -33,6 +34,7 @@ class DriftedRunner : public Runner {
     return results;
   }
   StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int) override {
+    measured.push_back(plan.network);
     double sum = 0;
     NetworkMeasurement measurement;
     for (const Stage& stage : plan.stages) {
@@ -178,6 +180,19 @@ TEST_F(LutCheck, RoundsOutliveSlowMinutes) {
       EXPECT_EQ((*noisy)[i].stages[s].us, (*quiet)[i].stages[s].us);
     }
   }
+}
+
+// A device that only gets slower does so for both halves alike.
+TEST_F(LutCheck, HalvesAreMeasuredInTurns) {
+  std::vector<Network> networks = random_networks(space, space.cells(), 5, 1);
+  for (size_t i = 0; i < networks.size(); ++i) networks[i].name = std::string(1, "abcde"[i]);
+  const auto checks = measure_networks(runner, table, networks, {.rounds = 2});
+  ASSERT_TRUE(checks.ok()) << checks.status();
+  const std::vector<std::string> round = {"a", "d", "b", "e", "c"};
+  std::vector<std::string> expected = round;
+  expected.insert(expected.end(), round.begin(), round.end());
+  EXPECT_EQ(runner.measured, expected);
+  for (size_t i = 0; i < networks.size(); ++i) EXPECT_EQ((*checks)[i].name, networks[i].name);
 }
 
 TEST_F(LutCheck, RandomNetworksAreDistinctAndOfAllCells) {

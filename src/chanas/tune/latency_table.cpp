@@ -121,7 +121,9 @@ StatusOr<ExecutionPlan> LatencyTable::plan(const CutNetwork& cut, const std::str
     }
     choices.push_back(tuned ? row->choice : row->default_choice);
   }
-  return make_plan(cut, target_, key_.threads, choices);
+  CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, make_plan(cut, target_, key_.threads, choices));
+  plan.network = name;
+  return plan;
 }
 
 std::vector<Element> space_elements(const ArchSpace& space, const SubSpace& cell) {

@@ -152,6 +152,7 @@ TEST(LatencyTable, PlansNetworks) {
       const auto plan = table.plan(network, tuned);
       ASSERT_TRUE(plan.ok()) << plan.status();
       EXPECT_EQ(plan->threads, testing_plan().threads);
+      EXPECT_EQ(plan->network, network.name);
       double us = 0;
       size_t stages = 0;
       for (const Element& element : elements(network)) {
