@@ -112,14 +112,12 @@ Status check(Flags flags, const Globals& globals) {
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
   CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, typical_weight_bytes(space)));
   BoundaryTerm term;
-  bool fitted = false;
   if (!flags.run_dir.empty()) {
     // The classifier of the run's networks is its data's.
     CHANAS_ASSIGN_OR_RETURN(Json stage, read_json(join_path(flags.run_dir, "stages/space.json")));
     space.classes = static_cast<int>(stage["output"]["classes"].size());
     CHANAS_ASSIGN_OR_RETURN(Json tuned, read_json(join_path(flags.run_dir, "stages/tune.json")));
     CHANAS_ASSIGN_OR_RETURN(term, boundary_from_json(tuned["output"]["boundary"]));
-    fitted = term.networks > 0;
   }
   CHANAS_ASSIGN_OR_RETURN(LatencyTable table,
                           LatencyTable::build(*device.store, device.key, device.runner->target(),
@@ -143,12 +141,10 @@ Status check(Flags flags, const Globals& globals) {
         }));
   }
   // Without a run's term one is fitted on the first half, and all is judged on the second.
-  const size_t half = !fitted && networks.size() >= kFewestToFit ? networks.size() / 2 : 0;
+  const bool fit = term.networks == 0 && networks.size() >= kFewestToFit;
+  const size_t half = fit ? networks.size() / 2 : 0;
+  if (fit) term = check_boundary(measured, static_cast<int>(half)).term;
   const std::span<const NetworkCheck> judged = std::span(measured).subspan(half);
-  if (half > 0) {
-    term = check_boundary(measured, static_cast<int>(half)).term;
-    fitted = true;
-  }
   std::vector<double> spreads;
   for (const NetworkCheck& n : judged) spreads.push_back(n.spread);
   CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
@@ -165,7 +161,7 @@ Status check(Flags flags, const Globals& globals) {
       if (!row.failure.empty()) failures.push_back({row.description, row.failure});
     }
     Json out = {{"rows", to_json(by_row)},   {"row_failures", failures},
-                {"sum", to_json(plain)},     {"networks", to_json(fitted ? corrected : plain)},
+                {"sum", to_json(plain)},     {"networks", to_json(corrected)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
     for (const NetworkCheck& n : judged) {
@@ -188,7 +184,7 @@ Status check(Flags flags, const Globals& globals) {
   }
   std::vector<std::vector<std::string>> lines = {agreement_row("rows measured again", by_row),
                                                  agreement_row("networks, sum of rows", plain)};
-  if (fitted) lines.push_back(agreement_row("networks, boundary term added", corrected));
+  if (term.networks > 0) lines.push_back(agreement_row("networks, boundary term added", corrected));
   print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
                "within 5 %", "within 10 %"},
               lines);

@@ -105,6 +105,7 @@ class LocalRunner : public Runner {
                  std::vector<MeasureResult>& results);
   StatusOr<double> canary(const MeasurePlan& plan);
   StatusOr<double> steady_canary(const MeasurePlan& plan, DriftWatch& watch);
+  StatusOr<bool> steadily(const MeasurePlan& plan, const std::function<Status()>& measure);
   static Status settle(Trial& trial, const Status& status, MeasureResult& result);
 
   Target target_;
@@ -205,34 +206,44 @@ StatusOr<double> LocalRunner::steady_canary(const MeasurePlan& plan, DriftWatch&
   }
 }
 
-// Times what is built between two looks at the canary, again while those differ.
+// Measures between two looks at the canary, again while those differ; whether they agreed at last.
+StatusOr<bool> LocalRunner::steadily(const MeasurePlan& plan,
+                                     const std::function<Status()>& measure) {
+  DriftWatch& watch = watches_[plan.threads];
+  for (int attempt = 1; attempt <= kBatchAttempts; ++attempt) {
+    CHANAS_ASSIGN_OR_RETURN(const double before, steady_canary(plan, watch));
+    CHANAS_RETURN_IF_ERROR(measure());
+    CHANAS_ASSIGN_OR_RETURN(const double after, canary(plan));
+    if (before == 0 || after == 0 || watch.accept(after)) return true;
+  }
+  return false;
+}
+
+// Times what is built.
 Status LocalRunner::run_all(std::span<Trial> trials, const MeasurePlan& plan,
                             std::vector<MeasureResult>& results) {
-  DriftWatch& watch = watches_[plan.threads];
   const auto is_here = [&](const Trial& trial) {
     const KernelChild& kernel = children_[trial.child];
     return trial.built && kernel.running() && kernel.generation() == trial.generation;
   };
-  for (int attempt = 1; std::any_of(trials.begin(), trials.end(), is_here); ++attempt) {
-    CHANAS_ASSIGN_OR_RETURN(const double before, steady_canary(plan, watch));
-    for (Trial& trial : trials) {
-      CHANAS_RETURN_IF_ERROR(check_cancelled());
-      if (is_here(trial)) CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
-    }
-    CHANAS_ASSIGN_OR_RETURN(const double after, canary(plan));
-    if (before == 0 || after == 0) break;
-    if (watch.accept(after)) break;
-    if (attempt < kBatchAttempts) continue;
-    for (const Trial& trial : trials) {
-      MeasureResult& result = results[trial.index];
-      if (!trial.built || !result.ok()) continue;
-      result.error = TrialError::kUnstable;
-      result.message = fmt::format(
-          "the device was {} after the measurement than before it, {} times in a row; its clock "
-          "changes, or something else runs",
-          watch.describe(), kBatchAttempts);
-    }
-    break;
+  if (std::none_of(trials.begin(), trials.end(), is_here)) return absl::OkStatus();
+  CHANAS_ASSIGN_OR_RETURN(const bool steady, steadily(plan, [&]() -> Status {
+                            for (Trial& trial : trials) {
+                              CHANAS_RETURN_IF_ERROR(check_cancelled());
+                              if (is_here(trial))
+                                CHANAS_RETURN_IF_ERROR(run(trial, plan, results[trial.index]));
+                            }
+                            return absl::OkStatus();
+                          }));
+  if (steady) return absl::OkStatus();
+  for (const Trial& trial : trials) {
+    MeasureResult& result = results[trial.index];
+    if (!trial.built || !result.ok()) continue;
+    result.error = TrialError::kUnstable;
+    result.message = fmt::format(
+        "the device was {} after the measurement than before it, {} times in a row; its clock "
+        "changes, or something else runs",
+        watches_[plan.threads].describe(), kBatchAttempts);
   }
   return absl::OkStatus();
 }
@@ -270,27 +281,23 @@ StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candid
 
 StatusOr<NetworkMeasurement> LocalRunner::measure_network(const ExecutionPlan& plan, int samples) {
   KernelChild& kernel = children_[0];
-  MeasurePlan around;
-  around.threads = plan.threads;
-  DriftWatch& watch = watches_[plan.threads];
-  double timeout = 60 + kSecondsPerStage * static_cast<double>(plan.stages.size());
-  for (int attempt = 1;; ++attempt) {
+  MeasurePlan measure_plan;
+  measure_plan.threads = plan.threads;
+  const double timeout = 60 + kSecondsPerStage * static_cast<double>(plan.stages.size());
+  Json reply;
+  const auto run_network = [&]() -> Status {
     CHANAS_RETURN_IF_ERROR(check_cancelled());
-    CHANAS_RETURN_IF_ERROR(kernel.ensure(MeasurePlan{}.memory_limit_bytes));
-    CHANAS_ASSIGN_OR_RETURN(const double before, steady_canary(around, watch));
+    CHANAS_RETURN_IF_ERROR(kernel.ensure(measure_plan.memory_limit_bytes));
     CHANAS_ASSIGN_OR_RETURN(
-        Json reply,
-        kernel.call("network", {{"plan", to_json(plan)}, {"samples", samples}}, timeout));
+        reply, kernel.call("network", {{"plan", to_json(plan)}, {"samples", samples}}, timeout));
     if (std::string text = reply.value("message", ""); !text.empty()) {
       return absl::InvalidArgumentError(fmt::format("network \"{}\": {}", plan.network, text));
     }
-    CHANAS_ASSIGN_OR_RETURN(const double after, canary(around));
-    // A network has no class of failure: what the last attempt found is the answer.
-    const bool steady = before == 0 || after == 0 || watch.accept(after);
-    if (steady || attempt == kBatchAttempts) {
-      return network_measurement_from_json(reply.value("measurement", Json()));
-    }
-  }
+    return absl::OkStatus();
+  };
+  // A network has no class of failure: what the last attempt found is the answer.
+  CHANAS_RETURN_IF_ERROR(steadily(measure_plan, run_network).status());
+  return network_measurement_from_json(reply.value("measurement", Json()));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace chanas {
 
 // latency = scale * sum + per_stage_us * stages + constant_us. A stage may cost less inside a
-// network than alone (per_stage_us < 0): its weights were prefetched by the stage before it.
+// network than alone (per_stage_us < 0), where the stage before it prefetches its weights.
 struct BoundaryTerm {
   double scale = 1.0;
   double per_stage_us = 0.0;

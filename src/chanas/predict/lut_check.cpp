@@ -125,7 +125,7 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
   CHANAS_CHECK(options.rounds > 0);
   std::vector<ExecutionPlan> plans;
   for (const Network& network : networks) {
-    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network, options.tuned));
+    CHANAS_ASSIGN_OR_RETURN(ExecutionPlan plan, table.plan(network));
     plans.push_back(std::move(plan));
   }
   std::vector<size_t> turns;
@@ -154,7 +154,7 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     };
     NetworkCheck check;
     check.name = networks[i].name;
-    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, networks[i], options.tuned));
+    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, networks[i]));
     const auto medians = over_rounds([](const auto& measured) { return measured.median_us; });
     check.sample.measured_us = median(medians);
     check.spread = percentile(medians, 1) / percentile(medians, 0) - 1;

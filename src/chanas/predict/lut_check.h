@@ -49,10 +49,10 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 
 // --- Networks -----------------------------------------------------------------------------------
 
+// What is measured is the median over the rounds.
 struct NetworkCheck {
   std::string name;
   BoundarySample sample;  // sum of rows and stages, and the median measured end to end
-  // (percentiles inside a round; all are medians over the rounds)
   double p10_us = 0, p90_us = 0;
   double spread = 0;  // slowest over fastest round - 1
   struct Stage {
@@ -66,10 +66,9 @@ std::vector<Network> random_networks(const ArchSpace& space, const std::vector<S
                                      int count, uint64_t seed);
 struct NetworkCheckOptions {
   int samples = 60;  // calls of a network in a round
-  // All networks are measured, in order, this many times. Medians over the rounds survive minutes
-  // in which the device is slower.
+  // All networks are measured this many times. Medians over the rounds survive minutes in which the
+  // device is slower.
   int rounds = 1;
-  bool tuned = true;  // under the rows' best choices, else under the default ones
 };
 // Measures each network end to end under its rows' choices. The halves of the list are measured in
 // turns: a term that is fitted on one of them and judged on the other one saw the same device.
