@@ -12,10 +12,9 @@ namespace {
 
 constexpr double kBrightness = 32.0 / 255, kSaturation = 0.5;
 
-void write_box(const uint8_t* pixels, int size, const Box& box, bool mirror, int resolution,
-               float* out) {
-  resample(pixels, size, size, box, mirror, resolution, 1.0f / (255 * kInputStd),
-           -kInputMean / kInputStd, out);
+void write_box(const uint8_t* pixels, int size, const Box& box, bool mirror, const View& view) {
+  resample(pixels, size, size, box, mirror, view.resolution, 1.0f / (255 * kInputStd),
+           -kInputMean / kInputStd, view.out);
 }
 
 double signed_strength(Rng& rng) { return rng.uniform_real(-1, 1); }
@@ -37,28 +36,30 @@ const uint8_t* change(const uint8_t* pixels, int size, const Augment& augment, R
   return changed.data();
 }
 
-void cut_out(int resolution, Rng& rng, float* out) {
-  const int side = resolution / 2;
-  const auto begin_and_end = [&] {
-    const auto begin = static_cast<int>(rng.uniform_int(0, resolution - 1)) - side / 2;
+// A square around a centre in [0, 1).
+void cut_out(double across, double down, const View& view) {
+  const int resolution = view.resolution, side = resolution / 2;
+  const auto begin_and_end = [&](double center) {
+    const int begin = static_cast<int>(center * resolution) - side / 2;
     return std::pair(std::max(0, begin), std::min(resolution, begin + side));
   };
-  const auto [top, bottom] = begin_and_end();
-  const auto [left, right] = begin_and_end();
+  const auto [top, bottom] = begin_and_end(down);
+  const auto [left, right] = begin_and_end(across);
   for (int y = top; y < bottom; ++y) {
-    std::fill(out + (y * resolution + left) * 3, out + (y * resolution + right) * 3, 0.0f);
+    std::fill(view.out + (y * resolution + left) * 3, view.out + (y * resolution + right) * 3,
+              0.0f);
   }
 }
 
 }  // namespace
 
-void write_input(const Dataset& dataset, int image, int resolution, float* out) {
+void write_input(const Dataset& dataset, int image, const View& view) {
   const double size = dataset.size();
-  write_box(dataset.store.image(image), dataset.size(), {0, 0, size, size}, false, resolution, out);
+  write_box(dataset.store.image(image), dataset.size(), {0, 0, size, size}, false, view);
 }
 
 void write_augmented_input(const Dataset& dataset, int image, const Augment& augment, Rng& rng,
-                           int resolution, float* out) {
+                           std::span<const View> views) {
   const double size = dataset.size();
   Box box{0, 0, size, size};
   bool mirror = false;
@@ -87,8 +88,10 @@ void write_augmented_input(const Dataset& dataset, int image, const Augment& aug
   }
   const uint8_t* pixels = dataset.store.image(image);
   if (augment.policy || augment.colour) pixels = change(pixels, dataset.size(), augment, rng);
-  write_box(pixels, dataset.size(), box, mirror, resolution, out);
-  if (augment.cutout) cut_out(resolution, rng, out);
+  for (const View& view : views) write_box(pixels, dataset.size(), box, mirror, view);
+  if (!augment.cutout) return;
+  const double across = rng.uniform01(), down = rng.uniform01();
+  for (const View& view : views) cut_out(across, down, view);
 }
 
 }  // namespace chanas

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <numeric>
@@ -52,7 +53,8 @@ std::vector<float> input(const Dataset& dataset, const std::string& words, uint6
                          int resolution) {
   std::vector<float> out(static_cast<size_t>(resolution * resolution * 3));
   Rng rng(1, "augment", stream);
-  write_augmented_input(dataset, 0, *parse_augment(words), rng, resolution, out.data());
+  const View view{resolution, out.data()};
+  write_augmented_input(dataset, 0, *parse_augment(words), rng, std::span(&view, 1));
   return out;
 }
 
@@ -84,7 +86,7 @@ TEST(AugmentTest, InputIsNormalised) {
   std::iota(image.begin(), image.end(), uint8_t{0});
   const Dataset dataset = dataset_of(image, 8);
   std::vector<float> out(8 * 8 * 3);
-  write_input(dataset, 0, 8, out.data());
+  write_input(dataset, 0, {8, out.data()});
   for (int i = 0; i < 8 * 8 * 3; ++i) {
     EXPECT_NEAR(out[static_cast<size_t>(i)], (i / 255.0 - 0.5) / 0.25, 1e-5);
   }
@@ -140,6 +142,21 @@ TEST(AugmentTest, CutoutBlanksOneSquare) {
   EXPECT_EQ(*areas.rbegin(), size_t{12 * 12});
   EXPECT_LE(*areas.begin(), size_t{7 * 8});  // at a corner
   EXPECT_GE(*areas.begin(), size_t{6 * 6});
+}
+
+// Each as if it were the only one: the change does not depend on who looks.
+TEST(AugmentTest, ViewsShowTheSameChange) {
+  const Dataset dataset = dataset_of(noise(32), 32);
+  for (const std::string words : {"light", "crop+colour+policy+cutout"}) {
+    for (uint64_t stream = 0; stream < 20; ++stream) {
+      std::vector<float> whole(32 * 32 * 3), half(16 * 16 * 3);
+      Rng rng(1, "augment", stream);
+      write_augmented_input(dataset, 0, *parse_augment(words), rng,
+                            std::array{View{16, half.data()}, View{32, whole.data()}});
+      EXPECT_EQ(half, input(dataset, words, stream, 16)) << words;
+      EXPECT_EQ(whole, input(dataset, words, stream, 32)) << words;
+    }
+  }
 }
 
 TEST(AugmentTest, ColourChangesBrightnessAndSaturationWithinItsRange) {

@@ -23,7 +23,7 @@ struct DataConfig {
   int64_t builtin_images = 12000;  // drawn by the generator, all parts together
   double builtin_noise = 1;        // of the pixels of drawn images, a multiple of the usual
   // Side of the square that images are kept at in memory (n * size * size * 3 bytes), 8 to 512.
-  // 0: the largest resolution of the space.
+  // 0: that of built-in images as they are drawn, else the largest resolution of the space.
   int size = 0;
   uint64_t seed = 1;  // of the split, and of the generator
   double gap_share = 0.04, ranking_share = 0.08, test_share = 0.16;

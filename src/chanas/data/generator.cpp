@@ -11,6 +11,9 @@ namespace {
 
 // Only + - * / and square roots below: those are rounded alike everywhere, sines are not.
 
+// Figures, textures and edges are laid out on a side of this many units.
+constexpr double kSide = 32;
+
 struct Point {
   double x = 0, y = 0;
 };
@@ -106,11 +109,11 @@ struct Figure {
   Outline outline = Outline::kDisc;
   Texture texture = Texture::kPlain;
   Point center, turn, texture_turn, phase;
-  double radius = 1, period = 4;  // pixels
+  double radius = 1, period = 4;
   Color first{}, second{};
 };
 
-// Between 0 and 1 with an edge about a pixel wide: which of the two colours a texture shows.
+// Between 0 and 1 with an edge about a unit wide: which of the two colours a texture shows.
 double texture_share(const Figure& figure, Point pixel) {
   if (figure.texture == Texture::kPlain) return 0;
   // A triangle wave cut flat: -1 .. 1.
@@ -139,9 +142,11 @@ class Canvas {
 
   template <typename F>
   void each(F&& paint) {
+    constexpr double kPixel = kSide / kBuiltinSize;
     for (int y = 0; y < kBuiltinSize; ++y) {
       for (int x = 0; x < kBuiltinSize; ++x) {
-        paint(Point{x + 0.5, y + 0.5}, pixels_[static_cast<size_t>(y * kBuiltinSize + x)]);
+        paint(Point{(x + 0.5) * kPixel, (y + 0.5) * kPixel},
+              pixels_[static_cast<size_t>(y * kBuiltinSize + x)]);
       }
     }
   }
@@ -175,12 +180,10 @@ void draw_background(Canvas& canvas, Rng& rng) {
   std::array<double, kGrid * kGrid> blotches;
   for (double& value : blotches) value = rng.uniform_real(-0.22, 0.22);
   canvas.each([&](Point pixel, Color& color) {
-    const double share = 0.5 + (along.x * (pixel.x - kBuiltinSize / 2.0) +
-                                along.y * (pixel.y - kBuiltinSize / 2.0)) /
-                                   (1.2 * kBuiltinSize);
+    const double share =
+        0.5 + (along.x * (pixel.x - kSide / 2) + along.y * (pixel.y - kSide / 2)) / (1.2 * kSide);
     color = blend(from, to, std::clamp(share, 0.0, 1.0));
-    const double gx = pixel.x * (kGrid - 1) / kBuiltinSize,
-                 gy = pixel.y * (kGrid - 1) / kBuiltinSize;
+    const double gx = pixel.x * (kGrid - 1) / kSide, gy = pixel.y * (kGrid - 1) / kSide;
     const int ix = static_cast<int>(gx), iy = static_cast<int>(gy);
     const double fx = gx - ix, fy = gy - iy;
     const auto at = [&](int x, int y) { return blotches[static_cast<size_t>(y * kGrid + x)]; };
@@ -194,7 +197,7 @@ Figure random_figure(Rng& rng, double radius) {
   Figure figure;
   figure.outline = static_cast<Outline>(rng.uniform(kOutlines));
   figure.radius = radius;
-  figure.center = {rng.uniform_real(0, kBuiltinSize), rng.uniform_real(0, kBuiltinSize)};
+  figure.center = {rng.uniform_real(0, kSide), rng.uniform_real(0, kSide)};
   figure.turn = random_direction(rng);
   figure.texture_turn = random_direction(rng);
   figure.phase = {rng.uniform_real(0, 8), rng.uniform_real(0, 8)};
@@ -227,14 +230,14 @@ RgbImage generate_image(uint64_t seed, int64_t index, double noise) {
   figure.outline = spec.outline;
   figure.texture = spec.texture;
   const double margin = figure.radius * 1.1;
-  figure.center = {rng.uniform_real(margin, kBuiltinSize - margin),
-                   rng.uniform_real(margin, kBuiltinSize - margin)};
+  figure.center = {rng.uniform_real(margin, kSide - margin),
+                   rng.uniform_real(margin, kSide - margin)};
   canvas.draw(figure);
   // Something plain may lie in front.
   for (uint64_t i = rng.uniform(3); i > 0; --i) {
     canvas.draw(random_figure(rng, rng.uniform_real(1.5, 3)));
   }
-  const double deviation = noise * rng.uniform_real(0.01, 0.06);
+  const double deviation = noise * kBuiltinSize / kSide * rng.uniform_real(0.01, 0.06);
   RgbImage image{kBuiltinSize, kBuiltinSize, {}};
   image.pixels.reserve(canvas.pixels().size() * 3);
   for (const Color& color : canvas.pixels()) {

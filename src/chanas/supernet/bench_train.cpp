@@ -58,10 +58,12 @@ ArchSpace bench_space() {
 }
 
 Batch bench_batch(const ArchSpace& space, int n = kBatch) {
-  Batch batch{n, space.resolutions.back(), {}, {}};
+  Batch batch{n, {}, {}};
   Rng rng(1);
-  batch.images.resize(static_cast<size_t>(n * batch.resolution * batch.resolution * 3));
-  for (float& v : batch.images) v = static_cast<float>(rng.normal());
+  const int resolution = space.resolutions.back();
+  std::vector<float>& images = batch.images[resolution];
+  images.resize(static_cast<size_t>(n * resolution * resolution * 3));
+  for (float& v : images) v = static_cast<float>(rng.normal());
   for (int i = 0; i < n; ++i) {
     batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(space.classes))));
   }
@@ -114,7 +116,7 @@ class Plain : public Variant {
       }
     }
     const Batch batch = bench_batch(space);
-    images_ = plain_images(batch, channels_last);
+    images_ = plain_images(batch, space.resolutions.back(), channels_last);
     labels_ = at::empty({batch.n}, at::kLong);
     std::copy(batch.labels.begin(), batch.labels.end(), labels_.mutable_data_ptr<int64_t>());
   }

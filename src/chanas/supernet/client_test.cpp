@@ -68,7 +68,7 @@ TEST_F(ClientTest, WholeRoad) {
   auto info = inspect_data(space_, data_, program_);
   ASSERT_TRUE(info.ok()) << info.status();
   EXPECT_EQ(info->images, 400);
-  EXPECT_EQ(info->size, 32);
+  EXPECT_EQ(info->size, 48);  // as drawn
   EXPECT_EQ(info->classes.size(), size_t{10});
   EXPECT_EQ(info->train + info->gap + info->ranking + info->test, 400);
 

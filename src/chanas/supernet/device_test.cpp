@@ -56,8 +56,8 @@ class DeviceTest : public testing::Test {
     const auto begin = static_cast<size_t>(share.begin), end = static_cast<size_t>(share.end);
     Batch part;
     part.n = share.end - share.begin;
-    part.resolution = whole.resolution;
-    part.images.assign(&whole.images[begin * size], &whole.images[0] + end * size);
+    const float* images = whole.images.at(kResolution).data();
+    part.images[kResolution].assign(images + begin * size, images + end * size);
     part.labels.assign(&whole.labels[begin], &whole.labels[0] + end);
     part.first = share.begin;
     part.whole = whole.n;

@@ -8,11 +8,13 @@ namespace {
 constexpr int kBatch = 200;
 constexpr int64_t kCacheBytes = int64_t{1} << 30;
 
-Batch empty_batch(const Dataset& dataset, std::span<const int> images, int resolution) {
+size_t image_size(int resolution) { return static_cast<size_t>(resolution * resolution * 3); }
+
+Batch empty_batch(const Dataset& dataset, std::span<const int> images,
+                  std::span<const int> resolutions) {
   Batch batch;
   batch.n = static_cast<int>(images.size());
-  batch.resolution = resolution;
-  batch.images.resize(images.size() * static_cast<size_t>(resolution * resolution * 3));
+  for (const int r : resolutions) batch.images[r].resize(images.size() * image_size(r));
   for (const int image : images) batch.labels.push_back(dataset.labels[static_cast<size_t>(image)]);
   return batch;
 }
@@ -27,23 +29,25 @@ std::vector<int> first_of(const std::vector<int>& images, int64_t count) {
 }  // namespace
 
 Batch make_batch(const Dataset& dataset, std::span<const int> images, int resolution) {
-  Batch batch = empty_batch(dataset, images, resolution);
-  const auto size = static_cast<size_t>(resolution * resolution * 3);
+  Batch batch = empty_batch(dataset, images, std::span(&resolution, 1));
+  float* const to = batch.images.at(resolution).data();
 #pragma omp parallel for schedule(static)
   for (size_t i = 0; i < images.size(); ++i) {
-    write_input(dataset, images[i], resolution, &batch.images[i * size]);
+    write_input(dataset, images[i], {resolution, to + i * image_size(resolution)});
   }
   return batch;
 }
 
-Batch make_training_batch(const Dataset& dataset, std::span<const int> images, int resolution,
-                          Augment augment, uint64_t seed, uint64_t first) {
-  Batch batch = empty_batch(dataset, images, resolution);
-  const auto size = static_cast<size_t>(resolution * resolution * 3);
+Batch make_training_batch(const Dataset& dataset, std::span<const int> images,
+                          std::span<const int> resolutions, Augment augment, uint64_t seed,
+                          uint64_t first) {
+  Batch batch = empty_batch(dataset, images, resolutions);
 #pragma omp parallel for schedule(static)
   for (size_t i = 0; i < images.size(); ++i) {
     Rng rng(seed, "augment", first + i);
-    write_augmented_input(dataset, images[i], augment, rng, resolution, &batch.images[i * size]);
+    std::vector<View> views;
+    for (auto& [r, pixels] : batch.images) views.push_back({r, &pixels[i * image_size(r)]});
+    write_augmented_input(dataset, images[i], augment, rng, views);
   }
   return batch;
 }
@@ -62,7 +66,7 @@ const Batch& Evaluator::batch(bool recalibration, int resolution, int index) {
   last_ = make_batch(dataset_,
                      std::span(all).subspan(begin, std::min<size_t>(kBatch, all.size() - begin)),
                      resolution);
-  const auto bytes = static_cast<int64_t>(last_.images.size() * sizeof(float));
+  const auto bytes = static_cast<int64_t>(last_.images.at(resolution).size() * sizeof(float));
   if (cached_bytes_ + bytes > kCacheBytes) return last_;
   cached_bytes_ += bytes;
   return cache_[key] = std::move(last_);

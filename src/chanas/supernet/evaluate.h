@@ -12,9 +12,11 @@ namespace chanas {
 
 // Whole images as they are, at a resolution.
 Batch make_batch(const Dataset& dataset, std::span<const int> images, int resolution);
-// Augmented; the stream of images[i] is Rng(seed, "augment", first + i).
-Batch make_training_batch(const Dataset& dataset, std::span<const int> images, int resolution,
-                          Augment augment, uint64_t seed, uint64_t first);
+// Augmented, the same way at all resolutions; the stream of images[i] is
+// Rng(seed, "augment", first + i).
+Batch make_training_batch(const Dataset& dataset, std::span<const int> images,
+                          std::span<const int> resolutions, Augment augment, uint64_t seed,
+                          uint64_t first);
 
 // Not thread safe; `dataset` must outlive it. Keeps resampled images between networks while they
 // fit into about a gigabyte.

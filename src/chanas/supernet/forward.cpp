@@ -109,14 +109,15 @@ class Forward {
   Collective* const ranks_;
 };
 
-Variable to_tensor(const Batch& batch, const Device& device) {
-  const auto size = static_cast<size_t>(batch.n) * static_cast<size_t>(batch.resolution) *
-                    static_cast<size_t>(batch.resolution) * 3;
-  CHANAS_CHECK(batch.images.size() == size) << batch.images.size() << " of " << size;
+Variable to_tensor(const Batch& batch, int64_t resolution, const Device& device) {
+  const auto found = batch.images.find(static_cast<int>(resolution));
+  CHANAS_CHECK(found != batch.images.end()) << "no images of resolution " << resolution;
+  const std::vector<float>& pixels = found->second;
+  const auto size = static_cast<size_t>(batch.n * resolution * resolution * 3);
+  CHANAS_CHECK(pixels.size() == size) << pixels.size() << " of " << size;
   // Read only: nothing below writes to its input.
-  const Variable images =
-      at::from_blob(const_cast<float*>(batch.images.data()),
-                    {batch.n, batch.resolution, batch.resolution, 3}, at::kFloat);
+  const Variable images = at::from_blob(const_cast<float*>(pixels.data()),
+                                        {batch.n, resolution, resolution, 3}, at::kFloat);
   return images.to(device_of(device));
 }
 
@@ -143,8 +144,8 @@ Operations::~Operations() {
 }
 
 Variable stem_patches(const Network& network, const Batch& batch, const Device& device) {
-  CHANAS_CHECK(batch.resolution == network.resolution);
-  return image_patches(to_tensor(batch, device), network.stem.kernel, network.stem.stride);
+  return image_patches(to_tensor(batch, network.resolution, device), network.stem.kernel,
+                       network.stem.stride);
 }
 
 std::vector<float> to_vector(const Variable& tensor) {

@@ -14,6 +14,9 @@ namespace {
 const std::set<std::string> kMayChange = {"checkpoint_every_s", "collective",   "device",
                                           "launcher",           "max_restarts", "threads"};
 
+// Goes up when a step draws other networks or images: a training does not go on as another one.
+constexpr int kPlanVersion = 2;
+
 }  // namespace
 
 Json space_identity(const ArchSpace& space, const Dataset& dataset, const Arch* alone) {
@@ -25,6 +28,7 @@ Json space_identity(const ArchSpace& space, const Dataset& dataset, const Arch* 
 Json full_identity(const ArchSpace& space, const Dataset& dataset, const TrainConfig& config,
                    const Arch* alone) {
   Json identity = space_identity(space, dataset, alone);
+  identity["plan"] = kPlanVersion;
   const Json settings = to_json(config);
   for (const auto& [key, value] : settings.items()) {
     if (!kMayChange.contains(key)) identity[key] = value;

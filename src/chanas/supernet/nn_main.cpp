@@ -13,6 +13,7 @@
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
+#include "chanas/data/generator.h"
 #include "chanas/data/sheet.h"
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/collective.h"
@@ -55,7 +56,9 @@ StatusOr<Setting> load_setting(const Json& job, int threads) {
   Setting setting;
   CHANAS_ASSIGN_OR_RETURN(setting.space, space_from_json(job.at("space")));
   CHANAS_RETURN_IF_ERROR(annotate(from_json(job.at("data"), setting.data), "data"));
-  const int size = setting.data.size > 0 ? setting.data.size : setting.space.resolutions.back();
+  const int size = setting.data.size > 0              ? setting.data.size
+                   : setting.data.source == "builtin" ? kBuiltinSize
+                                                      : setting.space.resolutions.back();
   CHANAS_ASSIGN_OR_RETURN(setting.dataset,
                           load_dataset(setting.data, size, set_threads(threads), warn));
   return setting;
@@ -202,8 +205,8 @@ Status run_export(const Json& job) {
   const Batch batch =
       make_batch(setting.dataset, std::span(test).first(count), arch.cell.resolution);
   SafetensorsFile reference;
-  const int64_t n = batch.n, r = batch.resolution;
-  reference.parameters.set("input", {{n, r, r, 3}, batch.images});
+  const int64_t n = batch.n, r = arch.cell.resolution;
+  reference.parameters.set("input", {{n, r, r, 3}, batch.images.at(arch.cell.resolution)});
   reference.parameters.set("logits", {{n, setting.space.classes}, final_net.logits(batch)});
   CHANAS_RETURN_IF_ERROR(write_safetensors(exported.reference_path, reference));
   emit("result", to_json(exported));

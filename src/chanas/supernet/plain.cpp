@@ -115,9 +115,10 @@ PlainWeights plain_weights(const Supernet& supernet) {
   return weights;
 }
 
-at::Tensor plain_images(const Batch& batch, bool channels_last) {
-  const at::Tensor nhwc = at::empty({batch.n, batch.resolution, batch.resolution, 3});
-  std::copy(batch.images.begin(), batch.images.end(), nhwc.mutable_data_ptr<float>());
+at::Tensor plain_images(const Batch& batch, int resolution, bool channels_last) {
+  const std::vector<float>& images = batch.images.at(resolution);
+  const at::Tensor nhwc = at::empty({batch.n, resolution, resolution, 3});
+  std::copy(images.begin(), images.end(), nhwc.mutable_data_ptr<float>());
   return nhwc.permute({0, 3, 1, 2})
       .contiguous(channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
 }

@@ -16,8 +16,9 @@ namespace chanas {
 using PlainWeights = std::map<std::string, at::Tensor>;
 PlainWeights plain_weights(const Supernet& supernet);
 
-// [n, 3, h, w]; channels_last: NHWC in memory, and then so are all activations.
-at::Tensor plain_images(const Batch& batch, bool channels_last);
+// The batch's images of a resolution, [n, 3, h, w]; channels_last: NHWC in memory, and then so are
+// all activations.
+at::Tensor plain_images(const Batch& batch, int resolution, bool channels_last);
 
 // Logits [n, classes] in training mode, without dropout.
 at::Tensor plain_logits(const ArchSpace& space, const PlainWeights& weights, const Arch& arch,

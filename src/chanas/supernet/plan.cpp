@@ -21,7 +21,7 @@ struct Measure {
   double epochs, rate;
   int networks;
 };
-constexpr Measure kFull{180, 1, 0}, kKernel{125, 0.37, 1};
+constexpr Measure kFull{180, 1, 1}, kKernel{125, 0.37, 1};
 constexpr Measure kFirstDepth{25, 0.031, 2}, kDepth{125, 0.092, 2};
 constexpr Measure kFirstExpand{25, 0.031, 4}, kExpand{125, 0.092, 4};
 
@@ -41,7 +41,6 @@ std::vector<TrainStage> progressive_stages(const ArchSpace& space) {
   const auto add = [&](const std::string& name, const Measure& measure, bool sort) {
     stages.push_back(
         {name, 0, 0, measure.rate, now, false, measure.networks, !stages.empty(), sort});
-    if (stages.size() == 1) stages.back().sandwich = true;  // the largest alone, see draw_networks
     epochs.push_back(measure.epochs);
   };
   // Lets the choices of one list join: the second largest first when there are more than two.
@@ -116,7 +115,7 @@ std::vector<TrainStage> make_stages(const ArchSpace& space, const TrainConfig& c
   if (config.trainer == "progressive") return progressive_stages(space);
   std::vector<TrainStage> stages;
   const double begin = config.sort_share;
-  if (begin > 0) stages.push_back({"largest", 0, begin, 1, only_largest(space), true, 0});
+  if (begin > 0) stages.push_back({"largest", 0, begin, 1, only_largest(space), false, 1});
   stages.push_back(
       {"sandwich", begin, 1, 1, space, true, config.random_nets, false, !stages.empty()});
   return stages;
@@ -140,22 +139,18 @@ double rate_in(const std::vector<TrainStage>& stages, double position, double wa
   return stage.rate * rate_at(inside, warmup_share);
 }
 
-int resolution_of(const ArchSpace& space, const TrainConfig& config, int64_t step) {
-  return Rng(config.seed, "resolution", static_cast<uint64_t>(step)).choose(space.resolutions);
-}
-
 std::vector<Arch> draw_networks(const TrainStage& stage, const TrainConfig& config, int64_t step) {
   const ArchSpace& space = stage.space;
-  const int resolution = resolution_of(space, config, step);
   Rng rng(config.seed, "archs", static_cast<uint64_t>(step));
   std::vector<Arch> archs;
-  if (stage.sandwich) archs.push_back(largest(space, {resolution, space.widths.back()}));
+  if (stage.sandwich) archs.push_back(largest(space));
   for (int i = 0; i < stage.networks; ++i) {
+    const int resolution = rng.choose(space.resolutions);
     archs.push_back(config.sampling == "macs"
                         ? draw_in_band(space, resolution, rng)
                         : sample(space, {resolution, rng.choose(space.widths)}, rng));
   }
-  Arch least = smallest(space, {resolution, space.widths.front()});
+  Arch least = smallest(space);
   if (stage.sandwich && canonical(space, least) != canonical(space, archs.front())) {
     archs.push_back(std::move(least));
   }

@@ -16,7 +16,7 @@ struct TrainStage {
   double begin = 0, end = 1;   // in [0, 1] of the training
   double rate = 1;             // its peak, as a share of TrainConfig::learning_rate
   ArchSpace space;             // networks are drawn from it
-  bool sandwich = false;       // the largest network first, the smallest last
+  bool sandwich = false;       // the largest network of all first, the smallest of all last
   int networks = 0;            // random ones per step
   bool taught = false;         // by the network that the first stage ends with
   bool sort_channels = false;  // at its begin; networks of the stage before stay as they are
@@ -36,11 +36,10 @@ double rate_in(const std::vector<TrainStage>& stages, double position, double wa
 // Of one stage, at `position` in [0, 1] of it: linear warm-up, then half a cosine.
 double rate_at(double position, double warmup_share);
 
-// Of all networks of a step, in every stage.
-int resolution_of(const ArchSpace& space, const TrainConfig& config, int64_t step);
-// The networks of a step, of that resolution. With "macs" sampling each random one lies in (or
-// near) a random eighth of the range of multiply-adds, which favours small and large ones over
-// uniform genes (that gather in the middle).
+// The networks of a step, each of a resolution of its own (as BigNAS has it, arXiv 2003.11142): so
+// the one that teaches the others sees the most. With "macs" sampling each random one lies in (or
+// near) a random eighth of the range of multiply-adds of its resolution, which favours small and
+// large ones over uniform genes (that gather in the middle).
 std::vector<Arch> draw_networks(const TrainStage& stage, const TrainConfig& config, int64_t step);
 
 // How a step's losses are computed over `ranks` (null: no others).

@@ -69,9 +69,8 @@ TEST(PlanTest, SandwichStages) {
   EXPECT_EQ(stage_at(stages, 1), size_t{1});
   const std::vector<Arch> archs = draw_networks(stages[1], config, 7);
   ASSERT_EQ(archs.size(), size_t{4});
-  const int resolution = archs[0].cell.resolution;
-  EXPECT_EQ(archs.front(), largest(space, {resolution, 1.3}));
-  EXPECT_EQ(archs.back(), smallest(space, {resolution, 1.0}));
+  EXPECT_EQ(archs.front(), largest(space));
+  EXPECT_EQ(archs.back(), smallest(space));
 }
 
 TEST(PlanTest, RatesWarmUpAndDecayInEachStage) {

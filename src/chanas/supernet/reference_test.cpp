@@ -167,10 +167,10 @@ TEST_F(ReferenceTest, TenStepsOfTheSandwich) {
       const auto half = [&](size_t part) {
         const std::vector<float>&images = plain("images/" + n).data,
               &labels = plain("labels/" + n).data;
-        Batch batch{6, 12, {}, {}};
+        Batch batch{6, {}, {}};
         const size_t size = images.size() / 2;
-        batch.images.assign(images.begin() + static_cast<std::ptrdiff_t>(part * size),
-                            images.begin() + static_cast<std::ptrdiff_t>((part + 1) * size));
+        batch.images[12].assign(images.begin() + static_cast<std::ptrdiff_t>(part * size),
+                                images.begin() + static_cast<std::ptrdiff_t>((part + 1) * size));
         for (size_t i = 0; i < 6; ++i) {
           batch.labels.push_back(static_cast<int>(labels[part * 6 + i]));
         }

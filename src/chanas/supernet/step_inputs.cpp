@@ -40,7 +40,7 @@ Batch StepInputs::batch_of(Stream& stream, const Key& key, uint64_t seed) const 
       make_training_batch(dataset_,
                           std::span(images).subspan(static_cast<size_t>(share_.begin),
                                                     static_cast<size_t>(share_.end - share_.begin)),
-                          key.resolution, augment_, seed,
+                          key.resolutions, augment_, seed,
                           static_cast<uint64_t>(key.step * config_.batch_size + share_.begin));
   batch.first = share_.begin;
   batch.whole = config_.batch_size;

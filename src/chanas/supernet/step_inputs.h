@@ -28,7 +28,7 @@ class StepInputs {
 
   struct Key {
     int64_t step = 0;
-    int resolution = 0;
+    std::vector<int> resolutions;  // of the images
     bool operator==(const Key&) const = default;
   };
   // The inputs of a step; those of `next` are begun.

@@ -184,27 +184,35 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   }
   std::vector<Network> networks;
   for (const Arch& arch : archs) networks.push_back(to_network(impl_->space, arch));
-  // All networks share the stem's patches: kernel and stride are those of the space.
   struct Images {
     const Batch& batch;
     std::string_view dropout_stream;
-    Variable patches, labels, teacher;
-    Images(const Batch& images, std::string_view stream, const Network& network, double smoothing,
-           const Device& device)
+    const Device& device;
+    Variable labels, teacher;
+    // Networks of one resolution share the stem's patches: kernel and stride are those of the
+    // space.
+    std::map<int64_t, Variable> patches;
+    Images(const Batch& images, std::string_view stream, int64_t classes, double smoothing,
+           const Device& on)
         : batch(images),
           dropout_stream(stream),
-          patches(stem_patches(network, images, device)),
-          labels(smooth_targets(images.labels, network.head.classes, smoothing)
-                     .to(device_of(device))) {
+          device(on),
+          labels(smooth_targets(images.labels, static_cast<int>(classes), smoothing)
+                     .to(device_of(on))) {
       if (images.teacher.empty()) return;
-      teacher =
-          at::tensor(images.teacher).view({images.n, network.head.classes}).to(device_of(device));
+      teacher = at::tensor(images.teacher).view({images.n, classes}).to(device_of(on));
+    }
+    const Variable& patches_of(const Network& network) {
+      Variable& all = patches[network.resolution];
+      if (!all.defined()) all = stem_patches(network, batch, device);
+      return all;
     }
   };
-  Images images(batch, "dropout", networks[0], options.label_smoothing, impl_->device);
+  const int64_t classes = impl_->space.classes;
+  Images images(batch, "dropout", classes, options.label_smoothing, impl_->device);
   std::optional<Images> gap_images;
   if (gap_batch != nullptr) {
-    gap_images.emplace(*gap_batch, "gap", networks[0], options.label_smoothing, impl_->device);
+    gap_images.emplace(*gap_batch, "gap", classes, options.label_smoothing, impl_->device);
   }
   // Read at the end: a number that is asked for earlier would make a GPU wait for its next work.
   Variable label_loss, gap_label_loss;
@@ -224,8 +232,8 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
       }
       // Losses in double: early in a training a gap is as small as the last bit of a float loss,
       // and its sign, which decides the gradient, would be that of rounding.
-      const Variable logits = forward(network, tensors, Statistics::kBatch, on.patches, on.batch.n,
-                                      keep, nullptr, options.ranks)
+      const Variable logits = forward(network, tensors, Statistics::kBatch, on.patches_of(network),
+                                      on.batch.n, keep, nullptr, options.ranks)
                                   .to(at::kDouble);
       Variable loss;
       if (labels) {

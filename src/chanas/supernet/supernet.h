@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,10 +28,10 @@ namespace chanas {
 
 class Collective;
 
-// Images as the network sees them: [n, resolution, resolution, 3], normalised (data/config.h).
 struct Batch {
-  int n = 0, resolution = 0;
-  std::vector<float> images;
+  int n = 0;
+  // As networks of each resolution r see them: [n, r, r, 3], normalised (data/config.h).
+  std::map<int, std::vector<float>> images;
   std::vector<int> labels;  // n; may be empty where labels are not used
   // Logits [n, classes] of a teacher; empty: the first network of a step teaches the others.
   std::vector<float> teacher = {};
@@ -121,7 +122,7 @@ class Supernet {
   // Adds the gradient of the sum of the archs' losses. Without a teacher in the batch one sandwich
   // (in-place distillation): the first arch learns the labels, all others the outputs of the first
   // one. With a teacher all learn the labels and the teacher's outputs, in equal parts. With a gap
-  // batch each loss gets a gap term. All archs have the batch's resolution.
+  // batch each loss gets a gap term. Batches hold the resolutions of all archs.
   StepLoss accumulate(const std::vector<Arch>& archs, const Batch& batch, const Batch* gap_batch,
                       const LossOptions& options);
 

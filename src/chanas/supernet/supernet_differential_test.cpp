@@ -58,13 +58,14 @@ TEST(SupernetDifferentialTest, LogitsEqualPlainPyTorch) {
     const torch::Tensor ours =
         torch::tensor(supernet.batch_logits(arch, batch)).view({batch.n, space.classes});
     EXPECT_LT(relative(ours, plain_logits(space, plain_weights(supernet), arch,
-                                          plain_images(batch, false))),
+                                          plain_images(batch, arch.cell.resolution, false))),
               1e-4)
         << arch_id(space, arch);
   }
 }
 
-// The whole sandwich: hard labels, soft labels of the first network, sum of gradients.
+// The whole sandwich: hard labels, soft labels of the first network for networks that see the same
+// images in another resolution, sum of gradients.
 TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
   const ArchSpace space = test_space();
   for (const bool gap : {false, true}) {
@@ -73,9 +74,11 @@ TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
     Rng rng(9);
     const SubSpace cell{16, 1.3};
     const std::vector<Arch> archs = {largest(space, cell), sample(space, cell, rng),
-                                     smallest(space, {16, 1.0})};
-    const Batch batch = random_batch(8, 16, space.classes, 11);
-    const Batch other = random_batch(8, 16, space.classes, 12);
+                                     smallest(space, {12, 1.0})};
+    Batch batch = random_batch(8, 16, space.classes, 11);
+    Batch other = random_batch(8, 16, space.classes, 12);
+    batch.images.merge(random_batch(8, 12, space.classes, 13).images);
+    other.images.merge(random_batch(8, 12, space.classes, 14).images);
     LossOptions options;
     options.label_smoothing = 0.1;
     options.gap_lambda = 0.45;
@@ -87,8 +90,8 @@ TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
     for (size_t i = 0; i < archs.size(); ++i) {
       const PlainWeights weights = plain_weights(supernet);
       const auto loss_of = [&](const Batch& images, torch::Tensor& teacher) {
-        const torch::Tensor logits =
-            plain_logits(space, weights, archs[i], plain_images(images, false));
+        const torch::Tensor logits = plain_logits(
+            space, weights, archs[i], plain_images(images, archs[i].cell.resolution, false));
         if (i > 0) return torch::nn::functional::cross_entropy(logits, teacher);
         teacher = torch::softmax(logits.detach(), 1);
         std::vector<int64_t> labels(images.labels.begin(), images.labels.end());
@@ -198,7 +201,7 @@ TEST(SupernetDifferentialTest, ExportedSubnetEqualsInterpreter) {
     double largest_logit = 0;
     for (const float v : logits) largest_logit = std::max(largest_logit, std::abs(double{v}));
     for (int image = 0; image < batch.n; ++image) {
-      const auto begin = batch.images.begin() + image * r * r * 3;
+      const auto begin = batch.images.at(r).begin() + image * r * r * 3;
       const std::vector<float> output =
           interpret(graph, parameters, {{begin, begin + r * r * 3}}).back();
       for (int c = 0; c < space.classes; ++c) {

@@ -71,10 +71,10 @@ std::vector<std::string> weight_files(const std::string& folder) {
 }
 
 Batch random_batch(int n, int resolution, int classes, uint64_t seed) {
-  Batch batch{n, resolution, {}, {}};
+  Batch batch{n, {}, {}};
   Rng rng(seed);
   for (int i = 0; i < n * resolution * resolution * 3; ++i) {
-    batch.images.push_back(static_cast<float>(rng.normal()));
+    batch.images[resolution].push_back(static_cast<float>(rng.normal()));
   }
   for (int i = 0; i < n; ++i) {
     batch.labels.push_back(static_cast<int>(rng.uniform(static_cast<uint64_t>(classes))));

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/supernet/checkpoint.h"
@@ -203,22 +204,27 @@ class Trainer {
 
   // --- Step ---
 
-  StepInputs::Key input_key(int64_t step) const {
-    return {step,
-            alone_ != nullptr ? alone_->cell.resolution : resolution_of(space_, config_, step)};
+  std::vector<Arch> networks_of(int64_t step) const {
+    return alone_ == nullptr
+               ? draw_networks(stages_[static_cast<size_t>(state_.stage)], config_, step)
+               : std::vector<Arch>{*alone_};
+  }
+
+  static StepInputs::Key input_key(int64_t step, const std::vector<Arch>& archs) {
+    std::set<int> resolutions;
+    for (const Arch& arch : archs) resolutions.insert(arch.cell.resolution);
+    return {step, {resolutions.begin(), resolutions.end()}};
   }
 
   Collective* others() { return ranks_.alone() ? nullptr : &ranks_; }
 
   StepLoss gradient(int64_t step) {
     const TrainStage& stage = stages_[static_cast<size_t>(state_.stage)];
-    const std::vector<Arch> archs =
-        alone_ == nullptr ? draw_networks(stage, config_, step) : std::vector<Arch>{*alone_};
-    const StepInputs::Key key = input_key(step);
-    CHANAS_CHECK(key.resolution == archs.front().cell.resolution) << key.resolution;
-    Inputs inputs = inputs_.take(key, input_key(step + 1));
+    const std::vector<Arch> archs = networks_of(step);
+    const StepInputs::Key key = input_key(step, archs);
+    Inputs inputs = inputs_.take(key, input_key(step + 1, networks_of(step + 1)));
     if (stage.taught) {
-      const Arch teacher = largest(space_, {key.resolution, space_.widths.back()});
+      const Arch teacher = largest(space_, {key.resolutions.back(), space_.widths.back()});
       for (Batch* batch : {&inputs.batch, &inputs.gap_batch})
         if (batch->n > 0) batch->teacher = teacher_->batch_logits(teacher, *batch, others());
     }
