@@ -21,6 +21,10 @@ bool is_statistic(const std::string& name) {
   return name.ends_with(".running_mean") || name.ends_with(".running_var");
 }
 
+bool is_scale(const std::string& name) {
+  return name.find(".bn.") != std::string::npos && name.ends_with(".weight");
+}
+
 std::string transform_name(const std::string& weight, int from, int to) {
   // "units.3.depthwise.conv.weight" -> "units.3.depthwise.transform.7to5"
   const std::string stem = weight.substr(0, weight.rfind(".conv.weight"));
@@ -84,12 +88,24 @@ Variable cut_window(const ArchSpace& space, bool kernel_transform, const Tensors
 
 }  // namespace
 
+std::string elastic_name(const ArchSpace& space, const std::string& name, int resolution) {
+  const size_t norm = name.find(".bn.");
+  if (norm == std::string::npos || space.resolutions.size() == 1) return name;
+  // "stem.bn.weight" -> "stem.bn.r24.weight"
+  return fmt::format("{}.bn.r{}{}", name.substr(0, norm), resolution, name.substr(norm + 3));
+}
+
 std::vector<Supernet::Parameter> elastic_parameters(const ArchSpace& space, const Network& largest,
                                                     bool kernel_transform) {
   std::vector<Supernet::Parameter> parameters;
   for (const auto& [name, shape] : parameter_shapes(lower(largest))) {
     if (is_statistic(name)) continue;
-    add(name, shape, parameters);
+    std::string last;
+    for (const int resolution : space.resolutions) {
+      const std::string own = elastic_name(space, name, resolution);
+      if (own != last) add(own, shape, parameters);
+      last = own;
+    }
     const size_t first = space.first_channels > 0 ? 1 : 0;
     const bool elastic = is_depthwise(name) && !(first == 1 && name.starts_with("units.0."));
     if (!elastic || !kernel_transform) continue;
@@ -115,13 +131,13 @@ void initialise(const std::vector<Supernet::Parameter>& parameters, const Networ
     } else if (p.shape.size() == 2) {
       for (int64_t i = 0; i < p.shape[0]; ++i) to[i * p.shape[0] + i] = 1;
     } else {
-      std::fill_n(to, p.size, p.name.ends_with(".bn.weight") ? 1.0f : 0.0f);
+      std::fill_n(to, p.size, is_scale(p.name) ? 1.0f : 0.0f);
     }
   }
   for (size_t i = 0; i < largest.units.size(); ++i) {
     if (!largest.units[i].residual) continue;
     for (const Supernet::Parameter& p : parameters) {
-      if (p.name == fmt::format("units.{}.project.bn.weight", i)) {
+      if (is_scale(p.name) && p.name.starts_with(fmt::format("units.{}.project.", i))) {
         std::fill_n(&values[p.offset], p.size, 0.0f);
       }
     }
@@ -153,7 +169,8 @@ Tensors cut_weights(const ArchSpace& space, bool kernel_transform, const Tensors
       tensors[name] = cut_window(space, kernel_transform, weights, from, shape);
       continue;
     }
-    tensors[name] = leading_part(weights.at(from), shape, name);
+    tensors[name] =
+        leading_part(weights.at(elastic_name(space, from, arch.cell.resolution)), shape, name);
   }
   return tensors;
 }

@@ -3,11 +3,17 @@
 // network's own are cut from them.
 
 #include <span>
+#include <string>
 #include <vector>
 
 #include "chanas/supernet/forward.h"
 
 namespace chanas {
+
+// Where the weights of a space keep a network's scales and shifts, "stem.bn.weight" and the like:
+// with several resolutions each has its own, since things have another size at each (Resolution
+// Switchable Networks, arXiv 2007.09558). Other names come back as they are.
+std::string elastic_name(const ArchSpace& space, const std::string& name, int resolution);
 
 // Those of the largest network, with the matrices of the kernel transformation where they are
 // wanted, one after the other.

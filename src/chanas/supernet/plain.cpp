@@ -4,13 +4,15 @@
 
 #include <cmath>
 
+#include "chanas/supernet/elastic_weights.h"
+
 namespace chanas {
 namespace {
 
 class PlainNetwork {
  public:
-  PlainNetwork(const ArchSpace& space, const PlainWeights& weights)
-      : space_(space), weights_(weights) {}
+  PlainNetwork(const ArchSpace& space, const PlainWeights& weights, int resolution)
+      : space_(space), weights_(weights), resolution_(resolution) {}
 
   at::Tensor logits(const Arch& arch, const at::Tensor& images) const {
     const auto scaled = [&](int channels) { return make_divisible(channels * arch.cell.width, 8); };
@@ -50,10 +52,10 @@ class PlainNetwork {
   }
 
   at::Tensor norm(const at::Tensor& x, const std::string& name) const {
-    const int64_t c = x.size(1);
-    return at::batch_norm(x, weights_.at(name + ".weight").slice(0, 0, c),
-                          weights_.at(name + ".bias").slice(0, 0, c), {}, {}, true, 0.1, 1e-5,
-                          false);
+    const auto own = [&](const char* part) {
+      return weights_.at(elastic_name(space_, name + part, resolution_)).slice(0, 0, x.size(1));
+    };
+    return at::batch_norm(x, own(".weight"), own(".bias"), {}, {}, true, 0.1, 1e-5, false);
   }
 
   at::Tensor conv1(const at::Tensor& x, const std::string& name, int64_t out) const {
@@ -100,6 +102,7 @@ class PlainNetwork {
 
   const ArchSpace& space_;
   const PlainWeights& weights_;
+  const int resolution_;
 };
 
 }  // namespace
@@ -125,7 +128,7 @@ at::Tensor plain_images(const Batch& batch, int resolution, bool channels_last) 
 
 at::Tensor plain_logits(const ArchSpace& space, const PlainWeights& weights, const Arch& arch,
                         const at::Tensor& images) {
-  return PlainNetwork(space, weights).logits(arch, images);
+  return PlainNetwork(space, weights, arch.cell.resolution).logits(arch, images);
 }
 
 }  // namespace chanas

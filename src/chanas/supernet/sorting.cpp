@@ -8,6 +8,8 @@
 #include <numeric>
 #include <set>
 
+#include "chanas/supernet/elastic_weights.h"
+
 namespace chanas {
 namespace {
 
@@ -52,11 +54,6 @@ class GroupBuilder {
   std::vector<size_t> joined_;
 };
 
-void add_norm(GroupBuilder& to, size_t group, const std::string& name) {
-  to.axis(group, name + ".weight", 0);
-  to.axis(group, name + ".bias", 0);
-}
-
 struct Extents {
   int64_t outer = 1, channels = 1, inner = 1;
 };
@@ -99,8 +96,15 @@ std::vector<ChannelGroup> channel_groups(const ArchSpace& trained) {
   }
   const Network& whole = networks.back();
   GroupBuilder builder;
+  const auto add_norm = [&](size_t group, const std::string& name) {
+    for (const int resolution : trained.resolutions) {
+      for (const char* part : {".weight", ".bias"}) {
+        builder.axis(group, elastic_name(trained, name + part, resolution), 0);
+      }
+    }
+  };
   size_t outer = builder.add();
-  add_norm(builder, outer, "stem.bn");
+  add_norm(outer, "stem.bn");
   builder.axis(outer, "stem.conv.weight", 0);
   for (const Network& n : networks) builder.count(outer, n.stem.c_out);
 
@@ -112,10 +116,10 @@ std::vector<ChannelGroup> channel_groups(const ArchSpace& trained) {
     if (unit.expand) {
       builder.axis(outer, prefix + "expand.conv.weight", 1, true);
       builder.axis(inner, prefix + "expand.conv.weight", 0);
-      add_norm(builder, inner, prefix + "expand.bn");
+      add_norm(inner, prefix + "expand.bn");
     }
     builder.axis(inner, prefix + "depthwise.conv.weight", 0);
-    add_norm(builder, inner, prefix + "depthwise.bn");
+    add_norm(inner, prefix + "depthwise.bn");
     builder.axis(inner, prefix + "project.conv.weight", 1, true);
     for (const Network& n : networks) builder.count(inner, n.units[i].c_mid);
     if (unit.se_channels > 0) {
@@ -131,7 +135,7 @@ std::vector<ChannelGroup> channel_groups(const ArchSpace& trained) {
     const size_t before = outer;
     outer = builder.add();
     builder.axis(outer, prefix + "project.conv.weight", 0);
-    add_norm(builder, outer, prefix + "project.bn");
+    add_norm(outer, prefix + "project.bn");
     bool residual = false;
     for (const Network& n : networks) {
       builder.count(outer, n.units[i].c_out);
@@ -144,7 +148,7 @@ std::vector<ChannelGroup> channel_groups(const ArchSpace& trained) {
     builder.axis(outer, "head.conv.weight", 1, true);
     outer = builder.add();
     builder.axis(outer, "head.conv.weight", 0);
-    add_norm(builder, outer, "head.bn");
+    add_norm(outer, "head.bn");
     for (const Network& n : networks) builder.count(outer, n.head.conv_channels);
   }
   if (whole.head.mix_channels > 0) {

@@ -19,7 +19,7 @@ using testing_supernet::random_batch;
 ArchSpace wide_space() {
   return testing_supernet::space_of("wide", R"(
     classes = 5
-    resolutions = [12]
+    resolutions = [12, 16]
     widths = [1.0, 1.5, 2.0]
     kernels = [3, 5]
     expands = [2, 3, 4]
@@ -56,7 +56,11 @@ class SortingTest : public testing::Test {
 
   const ArchSpace space_ = wide_space();
   Supernet supernet_;
-  const Batch batch_ = random_batch(8, 12, 5, 2);
+  const Batch batch_ = [] {
+    Batch batch = random_batch(8, 12, 5, 2);
+    batch.images.merge(random_batch(8, 16, 5, 3).images);
+    return batch;
+  }();
 };
 
 // networks.md, check 18: also every kernel and depth at full width and ratio.

@@ -81,7 +81,9 @@ Supernet::Supernet(const ArchSpace& space, uint64_t seed, bool kernel_transform)
     : Supernet(space, chanas::largest(space), seed, kernel_transform, false) {}
 
 Supernet Supernet::alone(const ArchSpace& space, const Arch& arch, uint64_t seed) {
-  return Supernet(space, arch, seed, false, true);
+  ArchSpace own = space;
+  own.resolutions = {arch.cell.resolution};
+  return Supernet(own, arch, seed, false, true);
 }
 
 Supernet::Supernet(const ArchSpace& space, const Arch& whole, uint64_t seed, bool kernel_transform,
