@@ -71,6 +71,13 @@ TEST(PlanTest, SandwichStages) {
   ASSERT_EQ(archs.size(), size_t{4});
   EXPECT_EQ(archs.front(), largest(space));
   EXPECT_EQ(archs.back(), smallest(space));
+  // Random ones do not share theirs.
+  int mixed = 0;
+  for (int64_t step = 0; step < 50; ++step) {
+    const std::vector<Arch> drawn = draw_networks(stages[1], config, step);
+    mixed += drawn[1].cell.resolution != drawn[2].cell.resolution;
+  }
+  EXPECT_GT(mixed, 10);
 }
 
 TEST(PlanTest, RatesWarmUpAndDecayInEachStage) {

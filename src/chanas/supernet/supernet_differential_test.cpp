@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <map>
 
 #include "chanas/base/rng.h"
@@ -62,6 +63,26 @@ TEST(SupernetDifferentialTest, LogitsEqualPlainPyTorch) {
               1e-4)
         << arch_id(space, arch);
   }
+}
+
+// Scales and shifts are each resolution's own, all other weights are shared.
+TEST(SupernetDifferentialTest, NormalisationIsOfOneResolution) {
+  const ArchSpace space = test_space();
+  Supernet supernet(space, 1, true);
+  scramble(supernet, 3);
+  supernet.clear_gradients();
+  supernet.accumulate({largest(space, {12, 1.3})}, random_batch(8, 12, space.classes, 11), nullptr,
+                      {});
+  int learns = 0, stays = 0;
+  for (const Supernet::Parameter& p : supernet.parameters()) {
+    if (p.name.find(".bn.") == std::string::npos) continue;
+    const auto gradient = supernet.gradients().subspan(p.offset, p.size);
+    const bool moves = std::ranges::any_of(gradient, [](float g) { return g != 0; });
+    EXPECT_EQ(moves, p.name.find(".r12.") != std::string::npos) << p.name;
+    ++(moves ? learns : stays);
+  }
+  EXPECT_GT(learns, 0);
+  EXPECT_EQ(learns, stays);
 }
 
 // The whole sandwich: hard labels, soft labels of the first network for networks that see the same
