@@ -381,6 +381,11 @@ StatusOr<uint8_t*> ImageStore::add() {
   return chunks_.back().get() + (count_++ % kChunk) * bytes;
 }
 
+int stored_size(const DataConfig& config, int resolution) {
+  if (config.size > 0) return config.size;
+  return config.source == "builtin" ? kBuiltinSize : resolution;
+}
+
 StatusOr<Dataset> load_dataset(const DataConfig& config, int size, int threads,
                                const std::function<void(const std::string&)>& warn) {
   CHANAS_RETURN_IF_ERROR(check(config, size));

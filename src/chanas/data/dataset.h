@@ -57,6 +57,10 @@ struct Dataset {
   const std::vector<int>& part(Part part) const { return parts[static_cast<size_t>(part)]; }
 };
 
+// Side of the square that images are kept at for networks of up to `resolution`: config.size, or
+// where that is 0 what it says of 0.
+int stored_size(const DataConfig& config, int resolution);
+
 // Reads, decodes (each image's largest centred square, resampled to `size`) and divides. The result
 // depends on the contents only, not on the order of an archive, on packing or on `threads`.
 // `warn` gets lines for people: damaged images by name, ignored files.

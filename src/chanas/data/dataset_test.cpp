@@ -347,6 +347,13 @@ TEST_F(DatasetTest, RefusesBadSettings) {
   EXPECT_FALSE(load_dataset(config_, 32, 1, [](const std::string&) {}).ok());
 }
 
+TEST(BuiltinTest, KeptAsDrawnOthersAtTheLargestResolution) {
+  EXPECT_EQ(stored_size({}, 32), kBuiltinSize);
+  EXPECT_EQ(stored_size({.source = "photos"}, 32), 32);
+  EXPECT_EQ(stored_size({.size = 40}, 32), 40);
+  EXPECT_EQ(stored_size({.source = "photos", .size = 40}, 32), 40);
+}
+
 TEST(BuiltinTest, IsTheSameEverywhere) {
   DataConfig config;
   config.builtin_images = 500;

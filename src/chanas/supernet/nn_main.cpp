@@ -13,7 +13,6 @@
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/file.h"
-#include "chanas/data/generator.h"
 #include "chanas/data/sheet.h"
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/collective.h"
@@ -56,9 +55,7 @@ StatusOr<Setting> load_setting(const Json& job, int threads) {
   Setting setting;
   CHANAS_ASSIGN_OR_RETURN(setting.space, space_from_json(job.at("space")));
   CHANAS_RETURN_IF_ERROR(annotate(from_json(job.at("data"), setting.data), "data"));
-  const int size = setting.data.size > 0              ? setting.data.size
-                   : setting.data.source == "builtin" ? kBuiltinSize
-                                                      : setting.space.resolutions.back();
+  const int size = stored_size(setting.data, setting.space.resolutions.back());
   CHANAS_ASSIGN_OR_RETURN(setting.dataset,
                           load_dataset(setting.data, size, set_threads(threads), warn));
   return setting;
