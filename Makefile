@@ -8,7 +8,7 @@ TESTS ?=
 SETUP_ONLY := $(if $(filter core asan,$(PRESET)),none,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench bench-peers bench-search bench-train bench-gap-loss doctor format check clean
+.PHONY: help setup build run test bench bench-peers bench-search bench-train bench-gap-loss bench-rank doctor format check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,10 @@ DATA ?=
 NAME ?= builtin
 bench-gap-loss: build ## supernets with and without the generalisation-gap loss (CONFIG= DATA= NAME=; half an hour)
 	@python3 bench/gap_loss/run.py --bin $(BIN) --config "$(CONFIG)" --data "$(DATA)" --name "$(NAME)"
+
+bench-rank: build ## does the supernet rank networks as trainings from scratch do (half an hour; repeat it to go on)
+	@$(BIN)/chanas run --config bench/ranking/config.toml --until train --run-dir bench/out/ranking
+	@$(BIN)/chanas rank-check --run-dir bench/out/ranking --networks 30 --epochs 36
 
 doctor: build ## check compiler, libraries, device, clocks, disk; say how to mend each
 	@$(BIN)/chanas doctor
