@@ -8,6 +8,7 @@
 
 #include "chanas/base/file.h"
 #include "chanas/codegen/entry_checks.h"
+#include "chanas/codegen/halves.h"
 #include "chanas/codegen/lowering.h"
 #include "chanas/codegen/prefetch.h"
 #include "chanas/runtime/runtime.h"
@@ -55,6 +56,7 @@ Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
 
 Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
   Halide::Pipeline pipeline(lowering.output());
+  pipeline.add_custom_lowering_pass(new HideHalves);  // owned by the pipeline
   if (options.prefetch_bytes > 0)
     pipeline.add_custom_lowering_pass(lowering.prefetch_behind(options.prefetch_bytes).release());
   return pipeline;

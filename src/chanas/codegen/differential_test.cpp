@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 
@@ -60,6 +61,32 @@ TEST(Differential, RandomSchedulesMatchTheInterpreter) {
              count, compile_s / count, slowest_s, worst);
   for (const auto& [kind, number] : failures) fmt::print("  {}: {}\n", kind, number);
   chanas_runtime_destroy(runtime);
+}
+
+// Two pixels in the lanes of one: in every kind of workload that offers it, for 8 and 16 lanes.
+TEST(Differential, FusedPixelsMatchTheInterpreter) {
+  std::map<std::string, int> tried;
+  for (int index = 0; index < 100 * kExampleKinds; ++index) {
+    const Workload workload = example_workload(3, index);
+    const Target target = target_of(index);
+    const ScheduleSpace space = schedule_space(workload, target, 1);
+    const auto fuse = std::ranges::find_if(
+        space.fields, [](const Field& field) { return field.name.ends_with(".fuse"); });
+    if (fuse == space.fields.end()) continue;
+    const std::string kind = fmt::format("{}, {} lanes", workload.kind(), target.vector_floats);
+    if (tried[kind] == 2) continue;
+    Rng rng(3, "schedule", index);
+    Schedule schedule = default_schedule(space);
+    for (int i = 0; i < 200 && schedule.values[fuse - space.fields.begin()] == 1; ++i)
+      schedule = random_schedule(space, rng);
+    if (schedule.values[fuse - space.fields.begin()] == 1) continue;
+    ++tried[kind];
+    const KernelCheck check =
+        KernelCase(workload, index).check(space, schedule, {.assertions = true}, nullptr);
+    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+  }
+  for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
+  EXPECT_GE(std::ranges::count_if(tried, [](const auto& kind) { return kind.second > 0; }), 8);
 }
 
 }  // namespace

@@ -29,13 +29,16 @@ Body Lowering::convolution(int index) {
   Var v("v"), x("x"), y("y"), c("c");
   Func sums(name(index, "_sums"));
   sums(v, x, y, c) = bias(index, {v, x, y, c});
-  Expr in;
-  if (copied)
-    in = copies_[index](depth * s * x + r.x, s * y + window_row);
-  else
-    in = channel(data, r.x, s * x + column - pad, s * y + window_row - pad);
+  const auto input = [&](const Expr& at_x) {
+    if (copied) return Expr(copies_[index](depth * s * at_x + r.x, s * y + window_row));
+    return channel(data, r.x, s * at_x + column - pad, s * y + window_row - pad);
+  };
   const Expr step = r.x + depth * (copied ? Expr(k * window_row) : column + k * window_row);
   const Expr lane = v + tile.vector * (c % vectors);
+  // Which of the fused pixels a lane belongs to; for most vectors known when the code is made.
+  Expr in = input(tile.fuse * x);
+  for (int pixel = 1; pixel < tile.fuse; ++pixel)
+    in = select(lane < pixel * conv.shape.c, in, input(tile.fuse * x + pixel));
   const int steps = depth * k * k;
   const Expr weight = weights_scaled ? scaled_weights_[index](lane, step, c / vectors)
                                      : weights_(static_cast<int>(packed.weight_offset) + lane +

@@ -8,7 +8,7 @@ using Halide::Var;
 
 Body Lowering::pool(int index) {
   const int data = op(index).inputs[0];
-  const Shape in = external(data) ? op(data).shape : roles_[data].view;
+  const Shape in = external(data) ? op(data).shape : tiles_[data].view;
   if (in.h * in.w == 1) return {[=, this](const Place& p) { return lanes(index, data, p); }};
   Var v("v"), x("x"), y("y"), c("c");
   Func sums(name(index, "_sums"));

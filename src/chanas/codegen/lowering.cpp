@@ -96,7 +96,7 @@ std::string Lowering::name(int index, const char* part) const {
 
 Expr Lowering::first_channel(int index, const Expr& c) const {
   const OpTile& tile = tiles_[index];
-  const int channels = roles_[index].view.c;
+  const int channels = tiles_[index].view.c;
   if (tile.vectors * tile.vector == channels) return c * tile.vector;
   return min(c * tile.vector, channels - tile.vector);
 }
@@ -109,7 +109,7 @@ Expr Lowering::lanes(int reader, int value, const Place& place) const {
   const Shape& shape = op(value).shape;
   const Expr channel = first_channel(reader, place.c) + place.v;
   if (shape.h * shape.w == 1) return inputs_[value](channel);
-  return inputs_[value](channel + shape.c * (place.x + shape.w * place.y));
+  return inputs_[value](channel + shape.c * (tiles_[reader].fuse * place.x + shape.w * place.y));
 }
 
 Expr Lowering::channel(int value, Expr k, Expr x, Expr y) const {
@@ -123,7 +123,7 @@ Expr Lowering::channel(int value, Expr k, Expr x, Expr y) const {
     const Expr in = channel(op(value).inputs[0], k, x, y);
     return tile.scale == 2 ? in : in * channel(op(value).inputs[1], k, x, y);
   }
-  const Shape& view = roles_[value].view;
+  const Shape& view = tiles_[value].view;
   if (tiles_[value].padded_h * tiles_[value].padded_w == 1) x = y = 0;
   // The last vector of lanes overlaps the one before it where the channels do not fill it.
   const int needed = needed_vectors(view.c, tile.vector);

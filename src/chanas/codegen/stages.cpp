@@ -53,7 +53,7 @@ void bind_output(Halide::Stage& stage, const RDom& r, int loops, int bind) {
 
 void Lowering::inner_stage(int index, const Body& body) {
   const OpTile& tile = tiles_[index];
-  const Shape& view = roles_[index].view;
+  const Shape& view = tiles_[index].view;
   Func f = bordered(name(index), tile.vector, view, tile.pad, tile.padded_h, tile.padded_w);
   values_[index] = f;
 
@@ -107,7 +107,7 @@ void Lowering::inner_stage(int index, const Body& body) {
 void Lowering::output_stage(int index, const Body& body) {
   const Op& self = op(index);
   const OpTile& tile = tiles_[index];
-  const Shape& view = roles_[index].view;
+  const Shape& view = tiles_[index].view;
 
   // Outermost first. Slices and strips are the loops in which the producer is computed.
   Expr slice = 0, strip = 0, block = 0, row = 0, tile_x = 0;
@@ -198,13 +198,13 @@ void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixe
 
 bool Lowering::in_strips(int index) const {
   const OpTile& tile = tiles_[index];
-  if (roles_[index].final) return tile.strip_rows < roles_[index].view.h;
+  if (roles_[index].final) return tile.strip_rows < tiles_[index].view.h;
   const int user = space_.workload.graph.users(index)[0];
   return roles_[user].producer == index && tiles_[user].inside && in_strips(user);
 }
 
 int Lowering::rows_at_once(int index) const {
-  const int rows = roles_[index].view.h;
+  const int rows = tiles_[index].view.h;
   if (!in_strips(index)) return rows;
   if (roles_[index].final) return tiles_[index].strip_rows;
   const int user = space_.workload.graph.users(index)[0];
@@ -230,13 +230,13 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
     if (in_strips(index))
       f.bound_extent(y, window_extent(rows_at_once(index), self));
     else if (copied)
-      f.bound_extent(y, window_extent(roles_[index].view.h, self));
+      f.bound_extent(y, window_extent(tiles_[index].view.h, self));
     else
       f.bound(y, -tiles_[producer].pad, tiles_[producer].padded_h);
     return;
   }
   f.compute_root();
-  const int rows = window_extent(roles_[index].view.h, self);
+  const int rows = window_extent(tiles_[index].view.h, self);
   if (!flat_rows) {
     f.bound(c, 0, tile.vectors).bound(y, -(self.kernel / 2), rows);
     return;

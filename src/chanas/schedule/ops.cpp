@@ -110,11 +110,11 @@ Status check_registers(const OpContext& context, const OpTile& tile) {
 }
 
 Status check_channels(const OpContext& context, const OpTile& tile) {
-  const int needed = needed_vectors(context.role().view.c, tile.vector);
+  const int needed = needed_vectors(tile.view.c, tile.vector);
   if (tile.channel_vectors > needed)
     return broken(context, "tile larger than the loop",
                   fmt::format("{} vectors of {} lanes for {} channels", tile.channel_vectors,
-                              tile.vector, context.role().view.c));
+                              tile.vector, tile.view.c));
   if ((tile.vectors - needed) * 3 > needed)
     return broken(context, "channels rounded up by more than a third",
                   fmt::format("{} vectors where {} would do", tile.vectors, needed));

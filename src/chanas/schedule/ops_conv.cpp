@@ -35,6 +35,24 @@ std::vector<int> pixels_choices(const OpContext& context) {
                        28);
 }
 
+// Largest number of vectors that hold two pixels: more leave too few accumulators to reuse them.
+constexpr int kFusedVectors = 7;
+
+// Two pixels of the output can be one where their channels then fill whole vectors, and nobody else
+// counts vectors of the same value.
+std::vector<int> fuse_choices(const OpContext& context) {
+  const Shape& view = context.role().view;
+  const int vector = context.target.vector_floats;
+  const bool shared = std::ranges::any_of(context.roles, [&](const OpRole& other) {
+    return &other != &context.role() && other.lanes == context.role().lanes;
+  });
+  if (context.target.gpu() || !context.role().final || shared || view.w % 2 != 0 ||
+      view.c < vector || view.c % vector == 0 || 2 * view.c % vector != 0 ||
+      2 * view.c / vector > kFusedVectors)
+    return {};
+  return {1, 2};
+}
+
 void fields(const OpContext& context, std::vector<Field>& out) {
   const Shape& view = context.role().view;
   add_vector_field(context, out);
@@ -48,11 +66,20 @@ void fields(const OpContext& context, std::vector<Field>& out) {
   if (view.w * view.h > 1) add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
   if (may_strip(context))
     add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
+  add_field(context, "fuse", Primitive::kFuse, fuse_choices(context), 0, out);
   add_bind_field(context, out);
   add_parallel_field(context, {0, 1, 2}, out);
 }
 
 Status check(const OpContext& context, const OpTile& tile) {
+  if (tile.fuse > 1) {
+    if (context.role().view.c % tile.vector == 0)
+      return broken(context, "fused pixels", "the channels of one fill whole vectors");
+    if (tile.pixels == 0)
+      return broken(context, "fused pixels", "pixels are not a multiple of fuse");
+    if (tile.channel_vectors != tile.vectors)
+      return broken(context, "fused pixels", "a tile does not hold all channels");
+  }
   CHANAS_RETURN_IF_ERROR(check_channels(context, tile));
   CHANAS_RETURN_IF_ERROR(check_registers(context, tile));
   CHANAS_RETURN_IF_ERROR(

@@ -30,6 +30,7 @@ Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
     packed.op = static_cast<int>(i);
     packed.block = tiles[i].block();
     packed.vector = tiles[i].vector;
+    packed.fuse = tiles[i].fuse;
     packed.lanes = static_cast<int>(lanes);
     packed.weight_offset = result.size;
     packed.weight_size = lanes * reduction_size(space.workload, op);
@@ -55,8 +56,11 @@ void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
     // [c_out][c_in][window] -> [block][window][c_in][lane of the block].
     const int64_t window = int64_t{op.kernel} * op.kernel;
     const int64_t depth = reduction_size(space.workload, op) / window;
+    const auto channel_of = [&](int lane) {
+      return lane_channel(packed.fuse * op.shape.c, packed.vector, lane) % op.shape.c;
+    };
     for (int lane = 0; lane < packed.lanes; ++lane) {
-      const int64_t channel = lane_channel(op.shape.c, packed.vector, lane);
+      const int64_t channel = channel_of(lane);
       const float* from = &weight->data[channel * depth * window];
       float* to = out + packed.weight_offset +
                   lane / packed.block * (window * depth * packed.block) + lane % packed.block;
@@ -68,7 +72,7 @@ void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
     const Tensor* bias = parameters.find(names[packed.op] + ".bias");
     CHANAS_CHECK(bias != nullptr) << names[packed.op] << ".bias is missing";
     for (int lane = 0; lane < packed.lanes; ++lane)
-      out[packed.bias_offset + lane] = bias->data[lane_channel(op.shape.c, packed.vector, lane)];
+      out[packed.bias_offset + lane] = bias->data[channel_of(lane)];
   }
 }
 

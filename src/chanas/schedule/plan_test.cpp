@@ -127,7 +127,9 @@ TEST(Packing, HoldsEveryWeightWhereTheHeaderSays) {
         ASSERT_EQ(packed.weight_size, packed.lanes * c_in * k * k);
         const float* base = weights->data() + stage.weight_offset + packed.weight_offset;
         for (int64_t lane = 0; lane < packed.lanes; ++lane) {
-          const int64_t o = lane_channel(op.shape.c, packed.vector, static_cast<int>(lane));
+          const int64_t o =
+              lane_channel(packed.fuse * op.shape.c, packed.vector, static_cast<int>(lane)) %
+              op.shape.c;
           for (int64_t c = 0; c < c_in; ++c)
             for (int64_t y = 0; y < k; ++y)
               for (int64_t x = 0; x < k; ++x)

@@ -191,6 +191,20 @@ TEST(Schedule, IllegalVectorsAreToldTheRule) {
   schedule.values[conv.find("op1.pixels")] = 10;
   EXPECT_THAT(rule(conv, schedule), HasSubstr("unrolled body too large"));
 
+  const ScheduleSpace project =
+      schedule_space(workload_named("conv1x1", "56x56 64->24"), avx512(), 2);
+  schedule = changed(project, "op1.fuse", 2);
+  schedule.values[project.find("op1.channel_vectors")] = 2;
+  schedule.values[project.find("op1.pixels")] = 16;
+  EXPECT_TRUE(check_legal(project, schedule).ok()) << check_legal(project, schedule).message();
+  schedule.values[project.find("op1.pixels")] = 7;
+  EXPECT_THAT(rule(project, schedule), HasSubstr("pixels are not a multiple of fuse"));
+  schedule.values[project.find("op1.pixels")] = 8;
+  schedule.values[project.find("op1.channel_vectors")] = 1;
+  EXPECT_THAT(rule(project, schedule), HasSubstr("a tile does not hold all channels"));
+  schedule.values[project.find("op1.vector")] = 8;
+  EXPECT_THAT(rule(project, schedule), HasSubstr("the channels of one fill whole vectors"));
+
   const ScheduleSpace depthwise =
       schedule_space(workload_named("depthwise", "28x28 120"), avx512(), 2);
   EXPECT_THAT(rule(depthwise, changed(depthwise, "op1.slice", 3)),
@@ -262,6 +276,34 @@ TEST(ScheduleGolden, DefaultsAndSizes) {
     EXPECT_EQ(to_text(space, default_schedule(space)), golden.schedule) << golden.kind;
     EXPECT_NEAR(points, golden.points, 1e-5 * points) << golden.kind;
   }
+}
+
+TEST(Tiling, FusedPixelsAreOneOfTwiceTheChannels) {
+  const ScheduleSpace space =
+      schedule_space(workload_named("conv1x1", "56x56 64->24"), avx512(), 1);
+  Schedule schedule = changed(space, "op1.fuse", 2);
+  schedule.values[space.find("op1.channel_vectors")] = 2;
+  schedule.values[space.find("op1.pixels")] = 16;
+  const OpTile tile = resolve(space, op_roles(space.workload), schedule)[1];
+  EXPECT_EQ(tile.view, (Shape{1, 56 * 56 / 2, 48}));
+  EXPECT_EQ(tile.channel_vectors, 3);
+  EXPECT_EQ(tile.vectors, 3);
+  EXPECT_EQ(tile.pixels, 8);
+}
+
+// Where channels end in half a vector, few enough of them, and no other op counts the same vectors.
+TEST(ScheduleSpace, PixelsCanBeFusedWhereVectorsAreHalfEmpty) {
+  const auto offered = [](const std::string& kind, const std::string& text, const Target& target) {
+    const ScheduleSpace space = schedule_space(workload_named(kind, text), target, 1);
+    return std::ranges::any_of(space.fields,
+                               [](const Field& f) { return f.name.ends_with(".fuse"); });
+  };
+  EXPECT_TRUE(offered("conv1x1", "56x56 64->24", avx512()));
+  EXPECT_TRUE(offered("conv1x1+depthwise+conv1x1", "56x56 24->72", avx512()));
+  EXPECT_FALSE(offered("conv1x1", "14x14 112->672", avx512()));
+  EXPECT_FALSE(offered("conv1x1", "56x56 24->72", avx512()));  // 9 vectors of two pixels
+  EXPECT_FALSE(offered("conv1x1", "56x56 64->24", neon()));
+  EXPECT_FALSE(offered("conv1x1+depthwise", "112x112 16->64", avx512()));
 }
 
 TEST(Tiling, LanesCoverEveryChannel) {

@@ -43,6 +43,11 @@ constexpr ChoiceKind kKinds[] = {
     {"parallel", &OpChoices::parallel,
      "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
      "loops fused, for finer balance."},
+    {"fuse", &OpChoices::fuse,
+     "2: two neighbours in a row are one pixel of twice the channels, so that channels which end "
+     "in "
+     "half a vector fill whole ones: 24 channels of two pixels are 3 vectors of 16, not 4. The "
+     "vector that holds both reads two input values for one. Needs all channels in a tile."},
 };
 
 }  // namespace
@@ -72,9 +77,19 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
   // Ops that share lanes also share the number of vectors, a multiple of every tile among them.
   std::vector<int> unit(count, 1);
   for (int i = 0; i < count; ++i) {
+    OpTile& tile = tiles[i];
+    tile.view = roles[i].view;
     if (roles[i].lanes < 0) continue;
-    tiles[i].vector = tiles[roles[i].lanes].vector;
-    unit[roles[i].lanes] = std::lcm(unit[roles[i].lanes], tiles[i].channel_vectors);
+    tile.vector = tiles[roles[i].lanes].vector;
+    if (tile.fuse > 1) {
+      tile.view.w /= tile.fuse;
+      tile.view.c *= tile.fuse;
+      // The vectors of a pixel become those of all; a part of a pixel group is no tile.
+      tile.channel_vectors +=
+          needed_vectors(tile.view.c, tile.vector) - needed_vectors(roles[i].view.c, tile.vector);
+      tile.pixels = tile.pixels % tile.fuse == 0 ? tile.pixels / tile.fuse : 0;
+    }
+    unit[roles[i].lanes] = std::lcm(unit[roles[i].lanes], tile.channel_vectors);
   }
   std::vector<int> step = unit;
   for (int i = 0; i < count; ++i) {
@@ -86,18 +101,17 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     const int lanes = roles[i].lanes;
     if (lanes < 0) continue;
     OpTile& tile = tiles[i];
-    const OpRole& role = roles[i];
-    tile.vectors = round_up(needed_vectors(role.view.c, tile.vector), step[lanes]);
+    tile.vectors = round_up(needed_vectors(tile.view.c, tile.vector), step[lanes]);
     tile.slice_vectors = tile.slice > 0 ? tile.slice * unit[lanes] : tile.vectors;
-    tile.strip_rows = tile.strip > 0 ? tile.strip : role.view.h;
-    tile.inside = tile.slice_vectors < tile.vectors || tile.strip_rows < role.view.h;
-    tile.folded = role.foldable && tile.scale != 1;
+    tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
+    tile.inside = tile.slice_vectors < tile.vectors || tile.strip_rows < tile.view.h;
+    tile.folded = roles[i].foldable && tile.scale != 1;
     if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];
-    tile.padded_h = roles[i].view.h;
-    tile.padded_w = roles[i].view.w;
+    tile.padded_h = tile.view.h;
+    tile.padded_w = tile.view.w;
     for (int user : graph.users(i)) {
       const Op& op = graph.ops[user];
       if (!tiles[user].border || op.inputs[0] != i) continue;

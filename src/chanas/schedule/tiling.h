@@ -30,6 +30,7 @@ struct OpChoices {
   int scale = 0;     // kScale: 0 in the reduction, 1 a value of its own, 2 into the weights
   int bind = 1;      // on a GPU: iterations of the innermost loop outside the tile that are threads
   int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused
+  int fuse = 1;      // neighbours in a row whose channels are one run of lanes
 };
 // One kind of field: its name behind the op, its place above, its help.
 struct ChoiceKind {
@@ -45,7 +46,11 @@ struct FieldKey {
 };
 FieldKey field_key(const Field& field);
 
+// channel_vectors and pixels count within `view`.
 struct OpTile : OpChoices {
+  // The value as the op's loops see it: as its role does, with `fuse` pixels made one of as many
+  // times the channels. In memory that is the same.
+  Shape view;
   int vectors = 1;        // of the whole op, a multiple of channel_vectors and slice_vectors
   int slice_vectors = 1;  // == vectors: not sliced
   int strip_rows = 1;     // == view.h: not stripped

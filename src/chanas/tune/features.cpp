@@ -73,7 +73,11 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
     if (op.kind == OpKind::kInput || a.roles[i].lanes < 0) continue;
     RegisterTile& tile = a.registers[i];
     const Shape& view = a.roles[i].view;
-    tile.waste = static_cast<double>(a.tiles[i].vectors) * a.tiles[i].vector / view.c;
+    tile.waste = static_cast<double>(a.tiles[i].vectors) * a.tiles[i].vector / a.tiles[i].view.c;
+    if (a.tiles[i].fuse > 1) {  // the fields count vectors and pixels before they are fused
+      tile.product = a.tiles[i].channel_vectors * a.tiles[i].pixels;
+      tile.sum = a.tiles[i].channel_vectors + a.tiles[i].pixels;
+    }
     for (size_t f = 0; f < space.fields.size(); ++f) {
       const Field& field = space.fields[f];
       // Splits of the channels are in `vectors` already.
