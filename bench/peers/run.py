@@ -100,13 +100,19 @@ class Ours:
         self.store = options.out / "peers.db"
         self.journal = options.out / "tuned.json"  # seconds that each subject was tuned for
         self.tuned = json.loads(self.journal.read_text()) if self.journal.exists() else {}
+        # What was tuned for another version of the schedules does not count.
+        self.version = subprocess.run([str(options.bin / "chanas"), "--version"], check=True,
+                                      stdout=subprocess.PIPE, text=True).stdout.strip()
 
     def chanas(self, *arguments):
         return subprocess.run([str(self.options.bin / "chanas"), *map(str, arguments)],
                               stdout=subprocess.DEVNULL).returncode
 
+    def key(self, subject, threads):
+        return f"{subject.id} {threads} {self.version}"
+
     def tune(self, subject, threads):
-        key = f"{subject.id} {threads}"
+        key = self.key(subject, threads)
         missing = subject.budget - self.tuned.get(key, 0)
         if missing < 1:
             return False
@@ -138,7 +144,7 @@ class Ours:
         tuned = self.tune(subject, threads)
         folder = self.export(subject, threads, tuned)
         if not folder:  # the store was made by another version of the schedules
-            self.tuned.pop(f"{subject.id} {threads}", None)
+            self.tuned.pop(self.key(subject, threads), None)
             self.tune(subject, threads)
             folder = self.export(subject, threads, True)
         if not folder:

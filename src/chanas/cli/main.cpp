@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -5,6 +7,7 @@
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
 #include "chanas/cli/command.h"
+#include "chanas/schedule/schedule.h"
 
 namespace {
 
@@ -27,7 +30,8 @@ int main(int argc, char** argv) {
   install_signal_handlers();
   CLI::App app(kIntroduction, "chanas");
   app.footer(kExitCodes);
-  app.set_version_flag("--version", CHANAS_VERSION);
+  app.set_version_flag("--version",
+                       fmt::format("{} (schedules v{})", CHANAS_VERSION, kScheduleVersion));
   app.require_subcommand(1);
   app.fallthrough();
   Cli cli;

@@ -1,5 +1,6 @@
 // Zero-bordered buffers: copies of external inputs, and the borders of inner values. The inside is
-// written without a test per element, and rows outside the image are never computed.
+// written without a test per element, and rows outside the image are never computed. The rows of a
+// convolution's copy that lie outside are not written either, as it leaves them out.
 
 #include <algorithm>
 
@@ -26,16 +27,14 @@ void Lowering::copy_rows(int index) {
   Var i("i"), y("y");
   Func copy(name(index, "_rows"));
   copy(i, y) = Halide::undef<float>();
-  const auto zero = [&](int from, int to, bool rows_outside) {
+  const auto zero = [&](int from, int to) {
     if (from >= to) return;
     RDom r(from, to - from);
-    if (rows_outside) r.where(!inside_rows(y - pad, in.h));
     copy(r, y) = 0.0f;
     if (gpu()) copy.update(copy.num_update_definitions() - 1).gpu_blocks(y);
   };
-  zero(0, before, false);
-  zero(before + inside, length, false);
-  zero(0, length, true);
+  zero(0, before);
+  zero(before + inside, length);
   int width = 1;
   while (width * 2 <= std::min(inside, space_.target.vector_floats)) width *= 2;
   RDom t(0, width, 0, ceil_div(inside, width));

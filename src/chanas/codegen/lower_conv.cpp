@@ -22,11 +22,13 @@ Body Lowering::convolution(int index) {
   // A copied input is read as rows of floats, where a window row is contiguous: reduction over
   // (window row's floats, window rows). Anything else: (channels, window columns, window rows).
   const int row = copied ? depth * k : depth;
-  const RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1) : RDom(0, depth, 0, k, 0, k);
+  RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1) : RDom(0, depth, 0, k, 0, k);
   Expr column = 0, window_row = r.y;
   if (!copied && k > 1) column = r.y, window_row = r.z;
 
   Var v("v"), x("x"), y("y"), c("c");
+  // No work on rows outside the image.
+  if (k > 1) r.where(inside_rows(s * y + window_row - pad, op(data).shape.h));
   Func sums(name(index, "_sums"));
   sums(v, x, y, c) = bias(index, {v, x, y, c});
   const auto input = [&](const Expr& at_x) {
