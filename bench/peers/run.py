@@ -143,7 +143,7 @@ class Ours:
     def prepare(self, subject, threads):
         tuned = self.tune(subject, threads)
         folder = self.export(subject, threads, tuned)
-        if not folder:  # the store was made by another version of the schedules
+        if not folder:  # the store is not the one that was tuned
             self.tuned.pop(self.key(subject, threads), None)
             self.tune(subject, threads)
             folder = self.export(subject, threads, True)

@@ -72,6 +72,8 @@ void print_result(const Json& result, const std::string& run_dir) {
   auto percent = [](const Json& share) {
     return fmt::format("{:.1f} %", share.get<double>() * 100);
   };
+  const double slower =
+      latency.at("default_schedule").get<double>() / latency.at("measured").get<double>();
   print_table(
       {"result", ""},
       {{"architecture", result.at("arch").at("id").get<std::string>()},
@@ -81,9 +83,8 @@ void print_result(const Json& result, const std::string& run_dir) {
        {"latency", ms(latency.at("measured")) + "  (limit " + ms(latency.at("limit")) +
                        ", predicted " + ms(latency.at("predicted")) + ")"},
        {"schedules",
-        fmt::format(
-            "{} under default schedules: {:.2f}x slower", ms(latency.at("default_schedule")),
-            latency.at("default_schedule").get<double>() / latency.at("measured").get<double>())},
+        fmt::format("{} under default schedules: {:.2f}x {}", ms(latency.at("default_schedule")),
+                    slower < 1 ? 1 / slower : slower, slower < 1 ? "faster" : "slower")},
        {"size", fmt::format("{:.2f}M multiply-adds, {:.3f}M parameters",
                             result.at("macs").get<double>() / 1e6,
                             result.at("params").get<double>() / 1e6)},

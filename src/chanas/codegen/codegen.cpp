@@ -234,7 +234,7 @@ StatusOr<std::string> dump_lowered(const ScheduleSpace& space, const Schedule& s
     const Lowering lowering(space, schedule);
     const TemporaryFolder folder("chanas-lowered");
     const std::string path = join_path(folder.path(), "kernel.stmt");
-    Halide::Pipeline(lowering.output())
+    pipeline_of(lowering, {})
         .compile_to_lowered_stmt(path, lowering.arguments(), Halide::Text,
                                  halide_target(space, false));
     return read_file(path);

@@ -86,7 +86,9 @@ TEST(Differential, FusedPixelsMatchTheInterpreter) {
     EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
   }
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
-  EXPECT_GE(std::ranges::count_if(tried, [](const auto& kind) { return kind.second > 0; }), 8);
+  // Few of the examples' channels end in half a vector of fewer lanes.
+  EXPECT_GE(std::ranges::count_if(tried, [](const auto& kind) { return kind.second > 0; }),
+            local_target()->vector_floats == 16 ? 8 : 1);
 }
 
 }  // namespace

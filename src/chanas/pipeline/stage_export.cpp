@@ -160,7 +160,7 @@ Status run_export_stage(StageContext& context, Json& output) {
     double us = exported.selftest.median_us;
     if (us > limit_us) {
       log_warning(
-          "the exported library takes {:.3f} ms, over the limit of {:.3f} ms; trying the next "
+          "the exported library takes {:.4f} ms, over the limit of {:.4f} ms; trying the next "
           "finalist",
           us / 1000, limit_us / 1000);
       least = least == 0 ? us : std::min(least, us);

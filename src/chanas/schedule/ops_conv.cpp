@@ -47,8 +47,7 @@ std::vector<int> fuse_choices(const OpContext& context) {
     return &other != &context.role() && other.lanes == context.role().lanes;
   });
   if (context.target.gpu() || !context.role().final || shared || view.w % 2 != 0 ||
-      view.c < vector || view.c % vector == 0 || 2 * view.c % vector != 0 ||
-      2 * view.c / vector > kFusedVectors)
+      view.c < vector || 2 * (view.c % vector) != vector || 2 * view.c / vector > kFusedVectors)
     return {};
   return {1, 2};
 }

@@ -44,8 +44,7 @@ constexpr ChoiceKind kKinds[] = {
      "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
      "loops fused, for finer balance."},
     {"fuse", &OpChoices::fuse,
-     "2: two neighbours in a row are one pixel of twice the channels, so that channels which end "
-     "in "
+     "2: two neighbours in a row are one pixel of twice the channels, so that channels that end in "
      "half a vector fill whole ones: 24 channels of two pixels are 3 vectors of 16, not 4. The "
      "vector that holds both reads two input values for one. Needs all channels in a tile."},
 };

@@ -41,7 +41,6 @@ bool is_ordinal(Primitive primitive) {
 struct RegisterTile {
   double product = 1, sum = 0;  // of the factors
   double waste = 1;             // computed over needed
-  int factors = 0;
   double unroll = 1;
   double blocks = 1;  // tiles of the op
 };
@@ -65,7 +64,6 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
     if (field.primitive != Primitive::kSplit || value < 1) continue;
     tile.product *= value;
     tile.sum += value;
-    ++tile.factors;
     if (field.extent > 0) tile.blocks *= ceil_div(field.extent, value);
   }
   for (size_t i = 0; i < a.roles.size(); ++i) {
