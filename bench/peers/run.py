@@ -100,7 +100,7 @@ class Ours:
         self.store = options.out / "peers.db"
         self.journal = options.out / "tuned.json"  # seconds that each subject was tuned for
         self.tuned = json.loads(self.journal.read_text()) if self.journal.exists() else {}
-        # What was tuned for another version of the schedules does not count.
+        # What was tuned for other schedules, or measured otherwise, does not count.
         self.version = subprocess.run([str(options.bin / "chanas"), "--version"], check=True,
                                       stdout=subprocess.PIPE, text=True).stdout.strip()
 

@@ -7,6 +7,7 @@
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
 #include "chanas/cli/command.h"
+#include "chanas/measure/measure.h"
 #include "chanas/schedule/schedule.h"
 
 namespace {
@@ -31,7 +32,8 @@ int main(int argc, char** argv) {
   CLI::App app(kIntroduction, "chanas");
   app.footer(kExitCodes);
   app.set_version_flag("--version",
-                       fmt::format("{} (schedules v{})", CHANAS_VERSION, kScheduleVersion));
+                       fmt::format("{} (schedules v{}, measurements {})", CHANAS_VERSION,
+                                   kScheduleVersion, kMeasuring));
   app.require_subcommand(1);
   app.fallthrough();
   Cli cli;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "chanas/schedule/schedule.h"
+#include "chanas/schedule/plan.h"
 
 namespace chanas {
 
@@ -17,9 +17,9 @@ struct CompileOptions {
   // generated code. JitKernel::assertions tells how much had to be asserted: with none, which is
   // the rule, the code is as fast as without and can be timed itself.
   bool assertions = false;
-  // What follows the weights in memory and is needed soon after the kernel (Stage::prefetch_bytes):
-  // dense reductions prefetch it, evenly spread over their steps.
-  int64_t prefetch_bytes = 0;
+  // What is needed soon of the memory that holds the weights (Stage::prefetch): dense reductions
+  // prefetch it, evenly spread over their steps.
+  PrefetchRange prefetch = {};
 };
 
 // A kernel compiled in this process. All buffers are dense NHWC float32, 64-byte aligned; weights

@@ -80,14 +80,13 @@ std::vector<Halide::Argument> Lowering::arguments() const {
   return result;
 }
 
-std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch_behind(int64_t bytes) const {
+std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(const PrefetchRange& range) const {
   std::set<std::string> sums;
   for (size_t i = 0; i < roles_.size(); ++i) {
     const int index = static_cast<int>(i);
     if (op(index).kind == OpKind::kConv2d) sums.insert(name(index, "_sums"));
   }
-  return std::make_unique<PrefetchBehind>(std::move(sums), weights_.name(),
-                                          packing_.size * int64_t{sizeof(float)}, bytes);
+  return std::make_unique<PrefetchAhead>(std::move(sums), weights_.name(), range);
 }
 
 std::string Lowering::name(int index, const char* part) const {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "chanas/schedule/packing.h"
+#include "chanas/schedule/plan.h"
 #include "chanas/schedule/tiling.h"
 
 namespace chanas {
@@ -41,8 +42,8 @@ class Lowering {
   // The arguments of the compiled function, in order; the output comes behind them.
   std::vector<Halide::Argument> arguments() const;
   Halide::Func output() const { return output_; }
-  // The pass that prefetches `bytes` behind the packed weights (prefetch.h).
-  std::unique_ptr<Halide::Internal::IRMutator> prefetch_behind(int64_t bytes) const;
+  // The pass that prefetches a part of the weight arena (prefetch.h).
+  std::unique_ptr<Halide::Internal::IRMutator> prefetch(const PrefetchRange& range) const;
 
  private:
   const Op& op(int index) const { return space_.workload.graph.ops[index]; }

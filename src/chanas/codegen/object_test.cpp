@@ -98,7 +98,7 @@ TEST(Object, PrefetchesWhatFollowsItsWeights) {
     // The instruction's two bytes; only the compiler's own tables could hold them by chance.
     const auto prefetches = [&](int64_t bytes) {
       const Status compiled = compile_object(space, default_schedule(space),
-                                             {.prefetch_bytes = bytes}, "kernel", object);
+                                             {.prefetch = {0, bytes}}, "kernel", object);
       EXPECT_TRUE(compiled.ok()) << compiled.message();
       return read_file(object)->find("\x0f\x18") != std::string::npos;
     };

@@ -39,11 +39,11 @@ Stmt prefetch_line(const std::string& buffer, const Expr& index) {
 
 }  // namespace
 
-PrefetchBehind::PrefetchBehind(std::set<std::string> sums, std::string weights, int64_t begin,
-                               int64_t bytes)
-    : sums_(std::move(sums)), weights_(std::move(weights)), begin_(begin), bytes_(bytes) {}
+PrefetchAhead::PrefetchAhead(std::set<std::string> sums, std::string weights,
+                             const PrefetchRange& range)
+    : sums_(std::move(sums)), weights_(std::move(weights)), range_(range) {}
 
-Stmt PrefetchBehind::mutate(const Stmt& statement) {
+Stmt PrefetchAhead::mutate(const Stmt& statement) {
   if (running_) return IRMutator::mutate(statement);
   running_ = true;
   counting_ = true;
@@ -56,7 +56,7 @@ Stmt PrefetchBehind::mutate(const Stmt& statement) {
   return result;
 }
 
-Stmt PrefetchBehind::visit(const For* loop) {
+Stmt PrefetchAhead::visit(const For* loop) {
   const std::optional<int64_t> extent = as_const_int(loop->extent);
   if (extent) loops_.push_back({Variable::make(Halide::Int(32), loop->name) - loop->min, *extent});
   const auto pop = [&] {
@@ -86,9 +86,9 @@ Stmt PrefetchBehind::visit(const For* loop) {
     return loop;
   }
   // Floats between the lines of two steps, and lines per step where that is more than a line.
-  const int64_t floats = std::max<int64_t>(1, (bytes_ / 4 + steps_ - 1) / steps_);
+  const int64_t floats = std::max<int64_t>(1, (range_.bytes / 4 + steps_ - 1) / steps_);
   const int64_t lines = std::min(kMostLinesPerStep, (floats * 4 + kLine - 1) / kLine);
-  const Expr first = static_cast<int>(begin_ / 4) +
+  const Expr first = static_cast<int>(range_.begin / 4) +
                      (step + static_cast<int>(steps_before_)) * static_cast<int>(floats);
   steps_before_ += steps;
   Stmt body = loop->body;

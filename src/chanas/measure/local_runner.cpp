@@ -315,12 +315,12 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
                                                          const std::string& folder,
                                                          const LocalRunnerOptions& options) {
   // The first stage with a (workload, schedule, prefetch) gives its object to the others.
-  std::map<std::tuple<std::string, Schedule, int64_t>, size_t> first;
+  std::map<std::tuple<std::string, Schedule, PrefetchRange>, size_t> first;
   std::vector<size_t> distinct, source;
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& stage = plan.stages[i];
     auto [it, fresh] =
-        first.try_emplace({stage.workload.fingerprint(), stage.schedule, stage.prefetch_bytes}, i);
+        first.try_emplace({stage.workload.fingerprint(), stage.schedule, stage.prefetch}, i);
     if (fresh) distinct.push_back(i);
     source.push_back(it->second);
   }
@@ -345,7 +345,8 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
                                                     {{"workload", to_json(stage.workload)},
                                                      {"schedule", to_json(stage.schedule)},
                                                      {"threads", plan.threads},
-                                                     {"prefetch_bytes", stage.prefetch_bytes},
+                                                     {"prefetch_begin", stage.prefetch.begin},
+                                                     {"prefetch_bytes", stage.prefetch.bytes},
                                                      {"symbol", symbol},
                                                      {"path", path}},
                                                     60 + kSecondsPerStage);

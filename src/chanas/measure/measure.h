@@ -5,12 +5,17 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "chanas/base/json.h"
 #include "chanas/schedule/plan.h"
 
 namespace chanas {
+
+// The way of measuring, which changes when numbers of old and new would not compare: inputs just
+// produced, memory of huge pages.
+inline constexpr std::string_view kMeasuring = "produced-hugepages";
 
 // How a latency is taken (halide.md section 7): every sample is one call in the state in which a
 // network would make it: `cold_bytes` of other memory were read (the rest of the network's
@@ -25,8 +30,8 @@ struct MeasurePlan {
   int64_t memory_limit_bytes = int64_t{6} << 30;  // address space of the child
   bool pin = true;
 
-  // Names the plan in the keys of records: threads, cold_bytes (rounded up to a power of two), and
-  // the way of measuring itself, which changes when numbers of old and new would not compare.
+  // Names the plan in the keys of records: threads, cold_bytes (rounded up to a power of two) and
+  // kMeasuring.
   std::string id() const;
 };
 

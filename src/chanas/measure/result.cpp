@@ -95,7 +95,7 @@ StatusOr<T> read_all(const Json& json, std::string_view what) {
 
 std::string MeasurePlan::id() const {
   uint64_t cold = cold_bytes <= 0 ? 0 : std::bit_ceil(static_cast<uint64_t>(cold_bytes));
-  return fmt::format("threads{}-cold{}-produced", threads, cold);
+  return fmt::format("threads{}-cold{}-{}", threads, cold, kMeasuring);
 }
 
 std::string_view trial_error_name(TrialError error) {

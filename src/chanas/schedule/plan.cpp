@@ -41,18 +41,29 @@ int64_t spare_fetches(const Workload& workload) {
   return bytes;
 }
 
-// The next stages' weights up to and including those of the next stage that fetches itself, as far
-// as the second cache of the threads can hold them.
-int64_t prefetch_bytes(const ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes,
-                       size_t stage) {
-  const int64_t spare = spare_fetches(plan.stages[stage].workload);
-  if (spare == 0) return 0;
-  int64_t wanted = 0;
-  for (size_t i = stage + 1; i < plan.stages.size(); ++i) {
-    wanted += weight_bytes[i];
-    if (spare_fetches(plan.stages[i].workload) > 0) break;
+// What every stage prefetches of the weights, so that the fetching runs ahead of the computing by
+// at most the second cache of the threads and never by more than the next stage that fetches
+// itself: the rest of the stage's own weights and the first of the next stages'.
+void plan_prefetches(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
+  const int64_t most_ahead = plan.target.l2_bytes * plan.threads;
+  int64_t begin = 0, fetched = 0;  // bytes of the arena
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    const int64_t end = begin + weight_bytes[i];
+    if (const int64_t spare = spare_fetches(plan.stages[i].workload); spare > 0) {
+      int64_t next = 0;
+      for (size_t j = i + 1; j < plan.stages.size(); ++j) {
+        next += weight_bytes[j];
+        if (spare_fetches(plan.stages[j].workload) > 0) break;
+      }
+      const int64_t to = end + std::min(next, most_ahead);
+      int64_t from = std::max(fetched, std::min(end, begin + most_ahead));
+      // Too slow a fetching of its own weights would be overtaken by their use.
+      if (to - from > spare) from = end;
+      fetched = std::max(from, std::min(to, from + spare));
+      plan.stages[i].prefetch = {from - begin, fetched - from};
+    }
+    begin = end;
   }
-  return std::min({wanted, spare, plan.target.l2_bytes / 4 * 3 * plan.threads});
 }
 
 // Places buffers and weights. Largest buffer first, each at the lowest offset that is free during
@@ -95,8 +106,7 @@ void lay_out(ExecutionPlan& plan) {
     plan.weight_floats += size;
     weight_bytes.push_back(size * int64_t{sizeof(float)});
   }
-  for (size_t i = 0; i < plan.stages.size(); ++i)
-    plan.stages[i].prefetch_bytes = prefetch_bytes(plan, weight_bytes, i);
+  plan_prefetches(plan, weight_bytes);
 }
 
 // "units.3" and {"units.3.expand.conv", "units.3.depthwise.conv"} -> "units.3/expand+depthwise";

@@ -15,6 +15,12 @@ struct ElementChoice {
   std::vector<Schedule> schedules;
 };
 
+// A part of the weight arena, in bytes from the beginning of a stage's own weights.
+struct PrefetchRange {
+  int64_t begin = 0, bytes = 0;
+  friend auto operator<=>(const PrefetchRange&, const PrefetchRange&) = default;
+};
+
 struct Stage {
   std::string name;  // "units.3/expand+depthwise"
   Workload workload;
@@ -23,9 +29,9 @@ struct Stage {
   std::vector<int> inputs;         // buffers, in the order of the workload's kInput ops
   int output = 0;                  // buffer
   int64_t weight_offset = 0;       // floats into the weight arena
-  // Weights of the next stages, right behind its own, that it fetches into the cache while it
-  // computes; 0 where it has no time for that.
-  int64_t prefetch_bytes = 0;
+  // Weights ahead of those in use that it fetches into the cache while it computes: what no stage
+  // before has fetched of its own, and the next stages'. Empty where it has no time for that.
+  PrefetchRange prefetch = {};
 };
 
 // A value of the network; buffers whose lives do not overlap share bytes of the arena.

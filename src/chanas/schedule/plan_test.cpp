@@ -91,6 +91,37 @@ TEST(Plan, ArenaIsNearTheLargestSumOfLiveBuffers) {
   EXPECT_GE(plan->activation_bytes, live);
 }
 
+// No byte twice, none before its stage's own weights or behind the arena, and never further ahead
+// of the computing than the second cache holds.
+TEST(Plan, PrefetchesRunAheadByTheSecondCacheAtMost) {
+  Rng rng(2);
+  for (const char* name : {"mobilenet_v3_large", "proxyless_gpu"}) {
+    const ExecutionPlan plan = random_plan(cut_network(*load_network(name)), wide(), rng);
+    const int64_t cache = plan.target.l2_bytes * plan.threads;
+    int64_t fetched = 0, own = 0, others = 0;
+    for (size_t i = 0; i < plan.stages.size(); ++i) {
+      const auto& [begin, bytes] = plan.stages[i].prefetch;
+      if (bytes == 0) continue;
+      const int64_t weights = plan.stages[i].weight_offset * 4;
+      const int64_t next =
+          (i + 1 < plan.stages.size() ? plan.stages[i + 1].weight_offset : plan.weight_floats) * 4;
+      const int64_t from = weights + begin, to = from + bytes;
+      EXPECT_GE(begin, 0) << plan.stages[i].name;
+      EXPECT_GE(from, fetched) << plan.stages[i].name;
+      EXPECT_LE(from, next) << plan.stages[i].name;
+      EXPECT_LE(to, std::min(next + cache, plan.weight_floats * 4)) << plan.stages[i].name;
+      own += std::max<int64_t>(0, std::min(to, next) - from);
+      others += std::max<int64_t>(0, to - next);
+      fetched = to;
+    }
+    EXPECT_GT(others, 0) << name;
+    EXPECT_GT(own + others, plan.weight_floats * 4 / 2) << name;
+    if (name == std::string_view("proxyless_gpu")) {
+      EXPECT_GT(own, 0);  // weights of a stage beyond the second cache
+    }
+  }
+}
+
 TEST(Plan, StagesAreNamedAfterTheirOps) {
   const CutNetwork network = cut_network(*load_network("mobilenet_v3_large"));
   const auto plan = default_plan(network, wide(), 1);

@@ -63,7 +63,7 @@ const Buffer& buffer_of(const ExecutionPlan& plan, int index) {
 }  // namespace
 
 NetworkRunner::Key NetworkRunner::key_of(const ExecutionPlan& plan, const Stage& stage) {
-  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads, stage.prefetch_bytes};
+  return {stage.workload.fingerprint(), stage.schedule.values, plan.threads, stage.prefetch};
 }
 
 Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime) {
@@ -77,8 +77,8 @@ Status NetworkRunner::compile(const ExecutionPlan& plan, chanas_runtime* runtime
   Status failed = for_each(
       missing.size(), std::thread::hardware_concurrency(), [&](size_t i, size_t) -> Status {
         ScheduleSpace space = schedule_space(missing[i]->workload, plan.target, plan.threads);
-        compiled[i] = compile_jit(space, missing[i]->schedule,
-                                  {.prefetch_bytes = missing[i]->prefetch_bytes}, runtime);
+        compiled[i] =
+            compile_jit(space, missing[i]->schedule, {.prefetch = missing[i]->prefetch}, runtime);
         return absl::OkStatus();
       });
   for (size_t i = 0; i < missing.size(); ++i) {

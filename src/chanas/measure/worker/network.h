@@ -22,8 +22,8 @@ class NetworkRunner {
   StatusOr<NetworkMeasurement> measure(const ExecutionPlan& plan, int samples);
 
  private:
-  // Workload, schedule, threads, bytes to prefetch.
-  using Key = std::tuple<std::string, std::vector<int>, int, int64_t>;
+  // Workload, schedule, threads, what is prefetched.
+  using Key = std::tuple<std::string, std::vector<int>, int, PrefetchRange>;
   static Key key_of(const ExecutionPlan& plan, const Stage& stage);
   // Compiles what is missing, on all cores.
   Status compile(const ExecutionPlan& plan, chanas_runtime* runtime);

@@ -177,10 +177,11 @@ StatusOr<Json> Worker::object(const Json& request) {
   CHANAS_ASSIGN_OR_RETURN(std::string symbol, text(request, "symbol"));
   CHANAS_ASSIGN_OR_RETURN(std::string path, text(request, "path"));
   CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
-  CHANAS_ASSIGN_OR_RETURN(int64_t prefetch_bytes,
-                          integer(request, "prefetch_bytes", 0, int64_t{1} << 30));
+  PrefetchRange prefetch;
+  CHANAS_ASSIGN_OR_RETURN(prefetch.begin, integer(request, "prefetch_begin", 0, int64_t{1} << 30));
+  CHANAS_ASSIGN_OR_RETURN(prefetch.bytes, integer(request, "prefetch_bytes", 0, int64_t{1} << 30));
   CHANAS_RETURN_IF_ERROR(
-      compile_object(made.space, made.schedule, {.prefetch_bytes = prefetch_bytes}, symbol, path));
+      compile_object(made.space, made.schedule, {.prefetch = prefetch}, symbol, path));
   return Json::object();
 }
 
