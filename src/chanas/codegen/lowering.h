@@ -81,12 +81,11 @@ class Lowering {
                   const std::vector<Halide::RVar>& steps) const;
   bool gpu() const { return space_.target.gpu(); }
   // Computes what op `index` reads (its producer, or the copy of its input) at `level` if its tile
-  // says so, else before all.
+  // says so, else before all. A producer that has no slices of its own has what it reads there too.
   void place_producer(int index, const std::optional<Halide::LoopLevel>& level);
   // Computes an inner value before everything that reads it.
   void place_first(int index);
-  // Whether an op's value is made strip by strip, and how many rows of it at a time.
-  bool in_strips(int index) const;
+  // Rows of an op's value that are made at a time.
   int rows_at_once(int index) const;
 
   const ScheduleSpace& space_;

@@ -60,7 +60,7 @@ void Lowering::inner_stage(int index, const Body& body) {
   Var v("v"), x("x"), y("y"), c("c");
   RDom t(0, tile.pixels, 0, ceil_div(view.w, tile.pixels));
   Expr row = y;
-  if (tile.padded_h > view.h || in_strips(index)) {
+  if (tile.padded_h > view.h || tiles_[index].in_strips) {
     t.where(inside_rows(y, view.h));
     row = clamp(y, 0, view.h - 1);
   }
@@ -78,7 +78,7 @@ void Lowering::inner_stage(int index, const Body& body) {
     place_producer(index, std::nullopt);
     return;
   }
-  const bool sliced = tile.slice_vectors < tile.vectors;
+  const bool sliced = tile.sliced();
   if (sliced) stage.split(c, cs, cr, tile.slice_vectors, TailStrategy::GuardWithIf);
   stage.split(sliced ? cr : c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
   std::vector<Halide::VarOrRVar> loops = {v, ci, t.x};
@@ -89,7 +89,9 @@ void Lowering::inner_stage(int index, const Body& body) {
   if (sliced) loops.push_back(cs);
   stage.reorder(loops).vectorize(v).unroll(ci).unroll(t.x);
   if (body.place) body.place(tile.order == 0 ? LoopLevel(f, t.y) : LoopLevel(f, ct));
-  place_producer(index, sliced ? std::optional(LoopLevel(f, cs)) : std::nullopt);
+  // In strips without slices it is placed with this op itself, by the op that has the strips.
+  if (sliced || !tile.inside)
+    place_producer(index, sliced ? std::optional(LoopLevel(f, cs)) : std::nullopt);
 
   const int user = space_.workload.graph.users(index)[0];
   const bool inside_user = roles_[user].producer == index && tiles_[user].inside;
@@ -196,16 +198,9 @@ void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixe
   sums.update().vectorize(v);
 }
 
-bool Lowering::in_strips(int index) const {
-  const OpTile& tile = tiles_[index];
-  if (roles_[index].final) return tile.strip_rows < tiles_[index].view.h;
-  const int user = space_.workload.graph.users(index)[0];
-  return roles_[user].producer == index && tiles_[user].inside && in_strips(user);
-}
-
 int Lowering::rows_at_once(int index) const {
   const int rows = tiles_[index].view.h;
-  if (!in_strips(index)) return rows;
+  if (!tiles_[index].in_strips) return rows;
   if (roles_[index].final) return tiles_[index].strip_rows;
   const int user = space_.workload.graph.users(index)[0];
   return window_extent(rows_at_once(user), op(user));
@@ -226,8 +221,10 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
   const bool lanes_shared = self.kind != OpKind::kConv2d;
   if (tile.inside) {
     f.compute_at(*level);
+    if (!copied && tiles_[producer].inside && !tiles_[producer].sliced())
+      place_producer(producer, level);
     if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors);
-    if (in_strips(index))
+    if (tiles_[index].in_strips)
       f.bound_extent(y, window_extent(rows_at_once(index), self));
     else if (copied)
       f.bound_extent(y, window_extent(tiles_[index].view.h, self));

@@ -14,12 +14,13 @@
 namespace chanas {
 
 // The way of measuring, which changes when numbers of old and new would not compare: inputs just
-// produced, memory of huge pages.
-inline constexpr std::string_view kMeasuring = "produced-hugepages";
+// produced, large outputs and scratch memory cold, huge pages.
+inline constexpr std::string_view kMeasuring = "produced-large-cold-hugepages";
 
 // How a latency is taken (halide.md section 7): every sample is one call in the state in which a
 // network would make it: `cold_bytes` of other memory were read (the rest of the network's
-// weights), output and scratch memory were used not long ago, and the input was just written; the
+// weights), scratch memory and output were used not long ago if they fit into the second cache, and
+// the input was just written; the
 // latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
 struct MeasurePlan {
   int threads = 1;

@@ -45,8 +45,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   if (!tile.border && context.role().window_on_input && tile.inside)
     return broken(context, "forbidden combination",
                   "border=0 has no copy to place in slice or strip");
-  const bool sliced = tile.slice_vectors < tile.vectors, stripped = tile.strip_rows < view.h;
-  if (tile.parallel == 2 && tile.inside && !(sliced && stripped))
+  const bool stripped = tile.strip_rows < view.h;
+  if (tile.parallel == 2 && tile.inside && !(tile.sliced() && stripped))
     return broken(context, "forbidden combination",
                   "parallel=2 needs slices and strips, or neither");
   if (tile.parallel == 2 && tile.order == 1 && !context.role().final)

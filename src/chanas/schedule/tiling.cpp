@@ -27,7 +27,8 @@ constexpr ChoiceKind kKinds[] = {
      "cache; 1: rows outermost, the input stays in cache. The outermost loop is the parallel one."},
     {"slice", &OpChoices::slice,
      "the producer (or the zero-bordered copy of the input) is computed for this many common "
-     "tiles of channels at a time, so that it stays in cache; 0: for all channels before."},
+     "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache; "
+     "0: for all channels and rows before."},
     {"strip", &OpChoices::strip,
      "what is needed for this many output rows is computed at a time; rows at the seams are "
      "computed twice; 0: for all rows."},
@@ -103,9 +104,18 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.vectors = round_up(needed_vectors(tile.view.c, tile.vector), step[lanes]);
     tile.slice_vectors = tile.slice > 0 ? tile.slice * unit[lanes] : tile.vectors;
     tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
-    tile.inside = tile.slice_vectors < tile.vectors || tile.strip_rows < tile.view.h;
     tile.folded = roles[i].foldable && tile.scale != 1;
     if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
+  }
+  // From the output on: strips reach through every op that asks for its producer inside.
+  for (int i = count; i-- > 0;) {
+    OpTile& tile = tiles[i];
+    if (roles[i].lanes < 0) continue;
+    tile.in_strips = tile.strip_rows < tile.view.h;
+    for (int user : graph.users(i))
+      if (roles[user].producer == i) tile.in_strips = tiles[user].inside && tiles[user].in_strips;
+    tile.inside =
+        tile.sliced() || tile.strip_rows < tile.view.h || (tile.slice > 0 && tile.in_strips);
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];

@@ -54,13 +54,16 @@ struct OpTile : OpChoices {
   int vectors = 1;        // of the whole op, a multiple of channel_vectors and slice_vectors
   int slice_vectors = 1;  // == vectors: not sliced
   int strip_rows = 1;     // == view.h: not stripped
-  bool inside = false;    // producer (or copied input) is computed per slice and strip, not before
-  bool folded = false;    // has no loops of its own
+  bool in_strips =
+      false;            // made strip by strip: its own strips, or those of the op that it is inside
+  bool inside = false;  // producer (or copied input) is computed per slice and strip, not before
+  bool folded = false;  // has no loops of its own
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.
   int pad = 0, padded_h = 0, padded_w = 0;
 
   int block() const { return vector * channel_vectors; }
+  bool sliced() const { return slice_vectors < vectors; }
 };
 
 // One per op of the workload; those of inputs mean nothing. The schedule has the space's length

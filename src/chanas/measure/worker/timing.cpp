@@ -106,8 +106,7 @@ void use_scratch(chanas_runtime* runtime, size_t bytes) {
       &task, 0, chanas_runtime_threads(runtime), nullptr);
 }
 
-MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples,
-                        int64_t cold_bytes, ColdMemory& cold) {
+MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples, bool cold) {
   MeasureResult result;
   const auto& now_us = timed.now_us;
   int code = 0;
@@ -118,7 +117,6 @@ MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int sam
   };
   auto sample = [&](int bunch) {
     chanas_runtime_begin(runtime);
-    cold.stream(runtime, cold_bytes);
     timed.prepare();
     double us = us_of(bunch);
     chanas_runtime_end(runtime);
@@ -135,8 +133,7 @@ MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int sam
   chanas_runtime_end(runtime);
   result.warm_us = median(warm);
 
-  // A bunch warms its own weights, so it is for measurements that want them warm.
-  int bunch = cold_bytes == 0 && result.warm_us < kShortUs
+  int bunch = !cold && result.warm_us < kShortUs
                   ? static_cast<int>(4 * kShortUs / std::max(result.warm_us, 0.05))
                   : 1;
   for (int attempt = 0; attempt < 2 && code == 0; ++attempt) {

@@ -22,7 +22,7 @@ class ColdMemory {
 
 struct TimedCall {
   std::function<int()> call;      // 0, or an error code
-  std::function<void()> prepare;  // leaves memory as the stages before it in a network would
+  std::function<void()> prepare;  // leaves memory as the rest of a network would
   std::function<double()> now_us = [] { return static_cast<double>(chanas_now_ns()) * 1e-3; };
 };
 
@@ -33,9 +33,9 @@ void rewrite(chanas_runtime* runtime, float* data, size_t size);
 void use_scratch(chanas_runtime* runtime, size_t bytes);
 
 // Fills samples_us, latency_us and warm_us; kUnstable when the middle half of the samples spreads
-// too much twice, kCrash when the call fails.
-MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples,
-                        int64_t cold_bytes, ColdMemory& cold);
+// too much twice, kCrash when the call fails. `cold`: never two calls in a row, the second of which
+// would find warm what the first has used.
+MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples, bool cold);
 
 // Pins the calling thread and the runtime's own threads to one core each, and lets them go again.
 class Pinned {
