@@ -11,6 +11,7 @@
 
 #include "chanas/codegen/kernel_check.h"
 #include "chanas/runtime/runtime.h"
+#include "chanas/schedule/tiling.h"
 
 namespace chanas {
 namespace {
@@ -89,6 +90,40 @@ TEST(Differential, FusedPixelsMatchTheInterpreter) {
   // Few of the examples' channels end in half a vector of fewer lanes.
   EXPECT_GE(std::ranges::count_if(tried, [](const auto& kind) { return kind.second > 0; }),
             local_target()->vector_floats == 16 ? 8 : 1);
+}
+
+// The same for what few random schedules have: an op inside the strips of another that is not
+// sliced hands the strips on to what it reads.
+TEST(Differential, StripsThroughAnUnslicedOpMatchTheInterpreter) {
+  std::map<std::string, int> tried;
+  for (int index = 0; index < 100 * kExampleKinds; ++index) {
+    const Workload workload = example_workload(3, index);
+    const Target target = target_of(index);
+    const int threads = 1 + index % 2;
+    const ScheduleSpace space = schedule_space(workload, target, threads);
+    const std::vector<OpRole> roles = op_roles(workload);
+    const std::string kind = fmt::format("{}, {} thread(s)", workload.kind(), threads);
+    if (tried[kind] == 3) continue;
+    const auto hands_on = [&](const Schedule& schedule) {
+      const std::vector<OpTile> tiles = resolve(space, roles, schedule);
+      for (size_t i = 0; i < tiles.size(); ++i)
+        if (!roles[i].final && tiles[i].inside && !tiles[i].sliced()) return true;
+      return false;
+    };
+    Rng rng(3, "strips", index);
+    Schedule schedule = default_schedule(space);
+    for (int i = 0; i < 50 && !hands_on(schedule); ++i) schedule = random_schedule(space, rng);
+    if (!hands_on(schedule)) continue;
+    ++tried[kind];
+    std::unique_ptr<chanas_runtime, decltype(&chanas_runtime_destroy)> runtime(
+        threads > 1 ? chanas_runtime_create(threads) : nullptr, chanas_runtime_destroy);
+    const KernelCheck check =
+        KernelCase(workload, index).check(space, schedule, {.assertions = true}, runtime.get());
+    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+  }
+  std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
+  for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
+  EXPECT_GE(tried.size(), 4u);
 }
 
 }  // namespace
