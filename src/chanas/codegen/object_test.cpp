@@ -88,7 +88,7 @@ TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
 }
 
 // In every kernel of a process: the compiler gives the same op another name each time.
-TEST(Object, PrefetchesWhatFollowsItsWeights) {
+TEST(Object, PrefetchesWhereItIsToldTo) {
   const TemporaryFolder folder("chanas-prefetch");
   const std::string object = join_path(folder.path(), "kernel.o");
   const Unit unit{.h_in = 7, .c_in = 16, .c_mid = 64, .c_out = 16, .kernel = 5, .residual = true};

@@ -60,7 +60,7 @@ void Lowering::inner_stage(int index, const Body& body) {
   Var v("v"), x("x"), y("y"), c("c");
   RDom t(0, tile.pixels, 0, ceil_div(view.w, tile.pixels));
   Expr row = y;
-  if (tile.padded_h > view.h || tiles_[index].in_strips) {
+  if (tile.padded_h > view.h || tile.in_strips) {
     t.where(inside_rows(y, view.h));
     row = clamp(y, 0, view.h - 1);
   }
@@ -224,7 +224,7 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
     if (!copied && tiles_[producer].inside && !tiles_[producer].sliced())
       place_producer(producer, level);
     if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors);
-    if (tiles_[index].in_strips)
+    if (tile.in_strips)
       f.bound_extent(y, window_extent(rows_at_once(index), self));
     else if (copied)
       f.bound_extent(y, window_extent(tiles_[index].view.h, self));
