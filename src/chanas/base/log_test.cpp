@@ -171,6 +171,16 @@ TEST(ProgressTest, EstimateCountsOnlyThisRunsPace) {
   EXPECT_THAT(terminal.read(), testing::ContainsRegex("991/1000 \\(99 %\\), [2-9] s left"));
 }
 
+TEST(ProgressTest, EstimateIsNeverMoreThanTheTimeThatIsGiven) {
+  Terminal terminal;
+  Progress progress("tune", 1'000'000);
+  progress.ends_within(7);
+  progress.start_at(10);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  progress.update(20);
+  EXPECT_THAT(terminal.read(), testing::ContainsRegex("20/1000000 \\(0 %\\), [67] s left"));
+}
+
 TEST(ProgressTest, QuietHidesIt) {
   Terminal terminal;
   set_log_quiet(true);

@@ -56,8 +56,14 @@ Progress::~Progress() {
 }
 
 void Progress::start_at(double done) {
+  const Clock::time_point now = Clock::now();
+  limit_s_ -= seconds_between(start_, now);
   first_ = last_done_ = done;
-  start_ = Clock::now();
+  start_ = now;
+}
+
+void Progress::ends_within(double seconds) {
+  limit_s_ = seconds_between(start_, Clock::now()) + seconds;
 }
 
 void Progress::update(double done, const std::string& detail) {
@@ -83,7 +89,8 @@ void Progress::print(double done, const std::string& detail, bool last) {
   if (last) {
     line += ", took " + format_duration(elapsed);
   } else if (total_ > 0 && done > first_) {
-    const double left = elapsed / (done - first_) * std::max(total_ - done, 0.0);
+    const double left = std::min(elapsed / (done - first_) * std::max(total_ - done, 0.0),
+                                 std::max(limit_s_ - elapsed, 0.0));
     line += ", " + format_duration(left) + " left";
   } else {
     line += ", " + format_duration(elapsed);

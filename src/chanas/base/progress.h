@@ -3,6 +3,7 @@
 // seconds elsewhere.
 
 #include <chrono>
+#include <limits>
 #include <string>
 
 namespace chanas {
@@ -26,6 +27,8 @@ class Progress {
   // (a resume) is told by `start_at`, so that the estimate counts only this run's pace.
   void update(double done, const std::string& detail = "");
   void start_at(double done);
+  // The work ends after so many seconds from now, done or not; the time left is never more.
+  void ends_within(double seconds);
 
  private:
   void print(double done, const std::string& detail, bool last);
@@ -33,6 +36,7 @@ class Progress {
   std::string title_;
   double total_;
   double first_ = 0;
+  double limit_s_ = std::numeric_limits<double>::infinity();
   double last_done_ = 0;
   std::string last_detail_;
   bool terminal_;

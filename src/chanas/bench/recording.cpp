@@ -10,6 +10,7 @@
 #include <set>
 
 #include "chanas/base/file.h"
+#include "chanas/base/stats.h"
 #include "chanas/store/exchange.h"
 
 namespace chanas {
@@ -77,7 +78,38 @@ void thin(Field& field, int default_value) {
   field.choices = kept;
 }
 
+double rounded(double us) { return std::round(us * 1000) / 1000; }
+
 }  // namespace
+
+std::vector<Record> merge_passes(const std::vector<Record>& records) {
+  std::map<Schedule, std::vector<const Record*>> passes;
+  std::vector<Record> merged;
+  for (const Record& record : records) {
+    std::vector<const Record*>& of_point = passes[record.schedule];
+    if (of_point.empty()) merged.push_back(record);
+    of_point.push_back(&record);
+  }
+  for (Record& point : merged) {
+    std::vector<double> cold, warm;
+    for (const Record* record : passes[point.schedule]) {
+      if (!record->result.ok()) continue;
+      cold.push_back(record->result.latency_us);
+      warm.push_back(record->result.warm_us);
+    }
+    const MeasureResult& last = passes[point.schedule].back()->result;
+    MeasureResult result;
+    if (cold.empty()) {
+      result.error = last.error;
+    } else {
+      result.latency_us = rounded(median(cold));
+      result.warm_us = rounded(median(warm));
+    }
+    point.result = result;
+    point.time_s = 0;
+  }
+  return merged;
+}
 
 std::vector<Schedule> legal_points(const ScheduleSpace& space) {
   std::vector<Schedule> points;
@@ -166,19 +198,21 @@ StatusOr<std::vector<Lesson>> read_recording(const std::string& path) {
 }
 
 Status write_recording(const std::string& path, Store& store, const RecordKey& key) {
-  CHANAS_ASSIGN_OR_RETURN(Json document, export_rows(store, key, true));
-  for (Json& workload : document["workloads"]) {
-    for (Json& record : workload["records"]) {
-      Json& result = record["result"];
-      result["samples_us"] = Json::array();
-      result["message"] = "";
-      result["compile_s"] = result["relative_error"] = 0.0;
-      record["time_s"] = 0;
-      for (const char* rounded : {"latency_us", "warm_us"}) {
-        result[rounded] = std::round(result[rounded].get<double>() * 1000) / 1000;
-      }
-    }
+  CHANAS_ASSIGN_OR_RETURN(const auto merged, Store::open(":memory:"));
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Target> devices, store.devices());
+  for (const Target& device : devices) {
+    if (device.fingerprint() == key.device) CHANAS_RETURN_IF_ERROR(merged->put_device(device));
   }
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<TuningSummary> summaries, store.summaries(key));
+  for (const TuningSummary& summary : summaries) {
+    CHANAS_ASSIGN_OR_RETURN(const auto workload, store.workload(summary.workload));
+    CHANAS_ASSIGN_OR_RETURN(const std::vector<Record> records,
+                            store.records(summary.workload, key));
+    CHANAS_RETURN_IF_ERROR(merged->put_workload(*workload));
+    std::vector<Record> points = merge_passes(records);
+    CHANAS_RETURN_IF_ERROR(merged->add_records(points));
+  }
+  CHANAS_ASSIGN_OR_RETURN(const Json document, export_rows(*merged, key, true));
   return write_file_atomic(path, compress(document.dump()));
 }
 

@@ -75,6 +75,29 @@ TEST_F(RecordingTest, ComesBackWhole) {
   EXPECT_EQ(answers[1].error, TrialError::kIllegal);
 }
 
+TEST(MergePasses, TakesTheMedianOfWhatDidNotFail) {
+  const auto record = [](int value, double us, TrialError error = TrialError::kNone) {
+    Record r;
+    r.schedule.values = {value};
+    r.result.error = error;
+    r.result.latency_us = us;
+    r.result.warm_us = us / 2;
+    r.result.samples_us = {us};
+    return r;
+  };
+  const std::vector<Record> merged = merge_passes(
+      {record(2, 10), record(1, 7), record(3, 0, TrialError::kCrash), record(2, 90),
+       record(1, 0, TrialError::kUnstable), record(3, 0, TrialError::kTimeout), record(2, 12)});
+  ASSERT_EQ(merged.size(), 3u);
+  EXPECT_EQ(merged[0].schedule.values, std::vector<int>{2});
+  EXPECT_EQ(merged[0].result.latency_us, 12);
+  EXPECT_EQ(merged[0].result.warm_us, 6);
+  EXPECT_TRUE(merged[0].result.samples_us.empty());
+  EXPECT_TRUE(merged[1].result.ok());
+  EXPECT_EQ(merged[1].result.latency_us, 7);
+  EXPECT_EQ(merged[2].result.error, TrialError::kTimeout);
+}
+
 // A search that is replayed from what it measured makes the same trials.
 TEST_F(RecordingTest, ReplaysASearchBitIdentically) {
   record();

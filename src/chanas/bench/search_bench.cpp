@@ -1,5 +1,5 @@
 // How good the schedule search is: strategies compared on spaces whose best point is known, because
-// every point was measured once. "compare" replays the recording and needs no device; "measure"
+// every point was measured. "compare" replays the recording and needs no device; "measure"
 // makes it, continuing where it was interrupted.
 
 #include <fmt/format.h>
@@ -54,54 +54,72 @@ StatusOr<Workload> workload_of(const BenchSpace& bench) {
 struct MeasureFlags {
   std::string store = "bench/out/search.db", out = "src/chanas/bench/data/search.json.gz";
   double seconds = 0;
+  int passes = 5;
 };
 
+// Measures the points of a space that were measured fewer than `pass` times.
+Status measure_pass(Runner& runner, Store& store, const MeasurePlan& plan,
+                    const ScheduleSpace& space, int pass,
+                    std::chrono::steady_clock::time_point deadline) {
+  const std::string fingerprint = space.workload.fingerprint();
+  const RecordKey key = record_key(runner.target(), plan);
+  CHANAS_ASSIGN_OR_RETURN(const std::vector<Record> records, store.records(fingerprint, key));
+  std::map<Schedule, int> times;
+  for (const Record& record : records) ++times[record.schedule];
+  std::vector<Candidate> left;
+  for (const Schedule& point : legal_points(space)) {
+    if (times[point] < pass) left.push_back({space.workload, point});
+  }
+  const size_t batch = 8 * static_cast<size_t>(runner.batch_size());
+  for (size_t begin = 0; begin < left.size(); begin += batch) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      return absl::DeadlineExceededError("time is up");
+    }
+    const std::span part = std::span(left).subspan(begin, std::min(batch, left.size() - begin));
+    CHANAS_ASSIGN_OR_RETURN(const std::vector<MeasureResult> results, runner.measure(part, plan));
+    std::vector<Record> added;
+    for (size_t i = 0; i < results.size(); ++i) {
+      added.push_back({.workload = fingerprint,
+                       .key = key,
+                       .schedule = part[i].schedule,
+                       .origin = "grid",
+                       .result = results[i]});
+    }
+    CHANAS_RETURN_IF_ERROR(store.add_records(added));
+  }
+  return absl::OkStatus();
+}
+
+// Passes over all spaces one after the other: what disturbs the machine for half a minute changes
+// one of the times of a point, not the median.
 Status measure(const MeasureFlags& flags) {
-  const auto start = std::chrono::steady_clock::now();
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = flags.seconds > 0
+                            ? Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                                 std::chrono::duration<double>(flags.seconds))
+                            : Clock::time_point::max();
   CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(flags.store).parent_path()));
   CHANAS_ASSIGN_OR_RETURN(const auto store, Store::open(flags.store));
   CHANAS_ASSIGN_OR_RETURN(const auto runner, make_local_runner());
   const MeasurePlan plan{.threads = 1, .samples = 31, .cold_bytes = 16 << 20};
-  const RecordKey key = record_key(runner->target(), plan);
   CHANAS_RETURN_IF_ERROR(store->put_device(runner->target()));
-  int left = 0, done = 0;
-  for (const BenchSpace& bench : bench_spaces()) {
-    CHANAS_ASSIGN_OR_RETURN(const Workload workload, workload_of(bench));
-    CHANAS_RETURN_IF_ERROR(store->put_workload(workload));
-    const ScheduleSpace space =
-        cut_down(schedule_space(workload, runner->target(), plan.threads), bench.points);
-    CHANAS_ASSIGN_OR_RETURN(std::vector<Record> records,
-                            store->records(workload.fingerprint(), key));
-    const size_t points = legal_points(space).size(), before = records.size();
-    const Status status = search_space(
-        space, {.strategy = "grid", .trials = 1 << 30}, 8 * runner->batch_size(),
-        [&](std::span<const Candidate> candidates) -> StatusOr<std::vector<MeasureResult>> {
-          const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-          if (flags.seconds > 0 && elapsed.count() > flags.seconds) {
-            return absl::DeadlineExceededError("time is up");
-          }
-          CHANAS_ASSIGN_OR_RETURN(const auto results, runner->measure(candidates, plan));
-          std::vector<Record> added;
-          for (size_t i = 0; i < results.size(); ++i) {
-            added.push_back({.workload = workload.fingerprint(),
-                             .key = key,
-                             .schedule = candidates[i].schedule,
-                             .origin = "grid",
-                             .result = results[i]});
-          }
-          CHANAS_RETURN_IF_ERROR(store->add_records(added));
-          return results;
-        },
-        records);
-    if (!status.ok() && status.code() != absl::StatusCode::kDeadlineExceeded) return status;
-    done += static_cast<int>(records.size() - before);
-    left += static_cast<int>(points - records.size());
-    fmt::print("{}: {} of {} points\n", workload.describe(), records.size(), points);
+  for (int pass = 1; pass <= flags.passes; ++pass) {
+    for (const BenchSpace& bench : bench_spaces()) {
+      CHANAS_ASSIGN_OR_RETURN(const Workload workload, workload_of(bench));
+      CHANAS_RETURN_IF_ERROR(store->put_workload(workload));
+      const ScheduleSpace space =
+          cut_down(schedule_space(workload, runner->target(), plan.threads), bench.points);
+      const Status status = measure_pass(*runner, *store, plan, space, pass, deadline);
+      if (status.code() == absl::StatusCode::kDeadlineExceeded) {
+        fmt::print("time is up in pass {} of {}; the same command goes on\n", pass, flags.passes);
+        return absl::OkStatus();
+      }
+      CHANAS_RETURN_IF_ERROR(status);
+      fmt::print("pass {} of {}: {}\n", pass, flags.passes, workload.describe());
+    }
   }
-  fmt::print("{} points measured, {} left\n", done, left);
-  if (left > 0) return absl::OkStatus();
   CHANAS_RETURN_IF_ERROR(make_folder(std::filesystem::path(flags.out).parent_path()));
-  return write_recording(flags.out, *store, key);
+  return write_recording(flags.out, *store, record_key(runner->target(), plan));
 }
 
 // Best latency after each trial; the last one goes on for searches that stop early.
@@ -320,6 +338,9 @@ int main(int argc, char** argv) {
   CLI::App* sub = app.add_subcommand("measure", "measure every point of the spaces, resumable");
   sub->add_option("--store", measuring.store)->capture_default_str();
   sub->add_option("--out", measuring.out, "written when nothing is left")->capture_default_str();
+  sub->add_option("--passes", measuring.passes, "over all spaces; the median of each point counts")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   sub->add_option("--seconds", measuring.seconds, "stop after; 0: never")->capture_default_str();
   CompareFlags comparing;
   app.add_subcommand("compare", "replay the recorded measurements with every strategy");

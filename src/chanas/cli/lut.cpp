@@ -171,6 +171,7 @@ Status check(Flags flags, const Globals& globals) {
                                {"measured_us", n.sample.measured_us},
                                {"p10_us", n.p10_us},
                                {"p90_us", n.p90_us},
+                               {"rounds_us", n.rounds_us},
                                {"spread", n.spread}});
     }
     for (const KindCheck& kind : kinds) {

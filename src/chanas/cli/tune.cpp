@@ -65,16 +65,22 @@ Status tune_command(const Flags& flags, const Globals& globals) {
   double per_minute = 0;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
+    if (options.budget_s > 0) progress.ends_within(options.budget_s);
     CHANAS_RETURN_IF_ERROR(tune(
         *device.runner, *device.store, tasks, device.plan, options, [&](const TuneProgress& p) {
           last = p;
-          if (known < 0) known = p.done;
+          const double scale =
+              static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total);
+          if (known < 0) {
+            known = p.done;
+            progress.start_at(known * scale);
+          }
           const std::chrono::duration<double, std::ratio<60>> minutes =
               std::chrono::steady_clock::now() - start;
           per_minute = (p.done - known) / std::max(minutes.count(), 1e-3);
           if (globals.quiet) return;
           progress.update(
-              p.done * static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total),
+              p.done * scale,
               fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed{}",
                           p.done, p.total, per_minute, p.speedup, p.failures, to_confirm(p)));
         }));

@@ -69,12 +69,15 @@ TrainConfig StageContext::training() const {
 Status run_train_stage(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
   Progress progress("training, %", 100);
+  bool started = false;
   StatusOr<TrainResult> result = train_supernet(
       space, context.data(), context.training(), context.supernet(), [&](const TrainProgress& p) {
         if (context.options.quiet || p.steps == 0) return;
-        progress.update(
-            std::floor(100.0 * static_cast<double>(p.step) / static_cast<double>(p.steps)),
-            detail(p));
+        const double percent =
+            std::floor(100.0 * static_cast<double>(p.step) / static_cast<double>(p.steps));
+        if (!started) progress.start_at(percent);
+        started = true;
+        progress.update(percent, detail(p));
       });
   CHANAS_RETURN_IF_ERROR(result.status());
   Json history = Json::array();

@@ -71,17 +71,20 @@ Status run_tune_stage(StageContext& context, Json& output) {
   Json history = Json::array();
   TuneProgress last;
   {
-    Progress progress("trials", static_cast<double>(tasks.size()) * options.trials);
+    const double total = static_cast<double>(tasks.size()) * options.trials;
+    Progress progress("trials", total);
+    if (options.budget_s > 0) progress.ends_within(options.budget_s);
     int drawn = -1;
     CHANAS_RETURN_IF_ERROR(tune(*runner, *store, tasks, plan, options, [&](const TuneProgress& p) {
       last = p;
+      const double scale = total / std::max(1, p.total);
+      if (drawn < 0) progress.start_at(p.done * scale);
       if (p.done - drawn >= std::max(1, p.total / 100)) {
         history.push_back({p.done, p.speedup});
         drawn = p.done;
       }
       if (context.options.quiet) return;
-      double total = static_cast<double>(tasks.size()) * options.trials;
-      progress.update(total * p.done / std::max(1, p.total),
+      progress.update(p.done * scale,
                       fmt::format("{} trials, {:.2f}x over default schedules, {} failed{}", p.done,
                                   p.speedup, p.failures, to_confirm(p)));
     }));

@@ -118,6 +118,32 @@ std::vector<Network> random_networks(const ArchSpace& space, const std::vector<S
   return networks;
 }
 
+std::vector<double> slowdowns(const std::vector<size_t>& networks,
+                              const std::vector<double>& times_us) {
+  constexpr size_t kNeighbours = 4;  // on each side
+  constexpr int kSweeps = 10;        // until networks that were mostly slowed are seen to be
+  CHANAS_CHECK(networks.size() == times_us.size());
+  std::vector<double> slowdowns(networks.size(), 1);
+  for (int sweep = 0; sweep < kSweeps; ++sweep) {
+    std::map<size_t, std::vector<double>> by_network;
+    for (size_t i = 0; i < networks.size(); ++i)
+      by_network[networks[i]].push_back(times_us[i] / slowdowns[i]);
+    std::map<size_t, double> usual;
+    for (const auto& [network, times] : by_network) usual[network] = median(times);
+    for (size_t i = 0; i < networks.size(); ++i) {
+      std::vector<double> around;
+      const size_t end = std::min(networks.size(), i + kNeighbours + 1);
+      for (size_t j = i - std::min(i, kNeighbours); j < end; ++j)
+        around.push_back(times_us[j] / usual.at(networks[j]));
+      slowdowns[i] = median(around);
+    }
+  }
+  // Usual is what half of the measurements are faster than.
+  const double middle = slowdowns.empty() ? 1 : median(slowdowns);
+  for (double& slowdown : slowdowns) slowdown /= middle;
+  return slowdowns;
+}
+
 StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
                                                      const std::vector<Network>& networks,
                                                      const NetworkCheckOptions& options,
@@ -135,16 +161,23 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     if (half + i < networks.size()) turns.push_back(half + i);
   }
   std::vector<std::vector<NetworkMeasurement>> rounds(networks.size());  // by network
+  std::vector<size_t> order;  // networks and their times as time went
+  std::vector<double> times_us;
   int done = 0;
   for (int round = 0; round < options.rounds; ++round) {
     for (const size_t i : turns) {
       CHANAS_RETURN_IF_ERROR(check_cancelled());
       StatusOr<NetworkMeasurement> measured = runner.measure_network(plans[i], options.samples);
       if (!measured.ok()) return annotate(measured.status(), networks[i].name);
+      order.push_back(i);
+      times_us.push_back(measured->median_us);
       rounds[i].push_back(*std::move(measured));
       if (progress) progress(++done);
     }
   }
+  const std::vector<double> slower = slowdowns(order, times_us);
+  std::vector<std::vector<double>> steady(networks.size());
+  for (size_t t = 0; t < order.size(); ++t) steady[order[t]].push_back(times_us[t] / slower[t]);
   std::vector<NetworkCheck> checks;
   for (size_t i = 0; i < networks.size(); ++i) {
     const auto over_rounds = [&](auto&& value) {
@@ -155,9 +188,9 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     NetworkCheck check;
     check.name = networks[i].name;
     CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, networks[i]));
-    const auto medians = over_rounds([](const auto& measured) { return measured.median_us; });
-    check.sample.measured_us = median(medians);
-    check.spread = percentile(medians, 1) / percentile(medians, 0) - 1;
+    check.sample.measured_us = median(steady[i]);
+    check.rounds_us = over_rounds([](const auto& measured) { return measured.median_us; });
+    check.spread = percentile(check.rounds_us, 1) / percentile(check.rounds_us, 0) - 1;
     check.p10_us = median(over_rounds([](const auto& measured) { return measured.p10_us; }));
     check.p90_us = median(over_rounds([](const auto& measured) { return measured.p90_us; }));
     // A device without a clock inside its runs stamps no stages.

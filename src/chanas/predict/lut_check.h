@@ -49,18 +49,25 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 
 // --- Networks -----------------------------------------------------------------------------------
 
-// What is measured is the median over the rounds.
+// What is measured is the median over the rounds, each time divided by the slowdown around it.
 struct NetworkCheck {
   std::string name;
   BoundarySample sample;  // sum of rows and stages, and the median measured end to end
   double p10_us = 0, p90_us = 0;
-  double spread = 0;  // slowest over fastest round - 1
+  std::vector<double> rounds_us;  // as they were measured
+  double spread = 0;              // slowest over fastest of them - 1
   struct Stage {
     std::string workload, kind;
     double us = 0;  // stamped inside the network
   };
   std::vector<Stage> stages;
 };
+// How much slower than usual a device was at each of a series of measurements: the median, over the
+// measurement and its neighbours in time, of the time over the median of all times of the same
+// network. Shared machines are slower for seconds to minutes, whatever runs. `networks[i]` is what
+// `times_us[i]`, in the order of time, is of.
+std::vector<double> slowdowns(const std::vector<size_t>& networks,
+                              const std::vector<double>& times_us);
 // Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.
 std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
                                      int count, uint64_t seed);

@@ -172,7 +172,7 @@ TEST_F(LutCheck, RoundsOutliveSlowMinutes) {
   EXPECT_EQ(heard, 21);
   for (size_t i = 0; i < networks.size(); ++i) {
     EXPECT_EQ((*noisy)[i].name, networks[i].name);
-    EXPECT_EQ((*noisy)[i].sample.measured_us, (*quiet)[i].sample.measured_us);
+    EXPECT_DOUBLE_EQ((*noisy)[i].sample.measured_us, (*quiet)[i].sample.measured_us);
     EXPECT_NEAR((*noisy)[i].spread, 0.4, 1e-9);
     EXPECT_EQ((*quiet)[i].spread, 0);
     ASSERT_EQ((*noisy)[i].stages.size(), (*quiet)[i].stages.size());
@@ -180,6 +180,25 @@ TEST_F(LutCheck, RoundsOutliveSlowMinutes) {
       EXPECT_EQ((*noisy)[i].stages[s].us, (*quiet)[i].stages[s].us);
     }
   }
+}
+
+// Most of the time slow, and each network at other times: medians of its own times say little.
+TEST(Slowdowns, AreThoseOfTheDeviceNotOfANetwork) {
+  std::vector<size_t> networks;
+  std::vector<double> times, expected;
+  for (int round = 0; round < 5; ++round) {
+    for (size_t network = 0; network < 20; ++network) {
+      const auto t = static_cast<int>(networks.size());
+      const double slower = t % 34 < 14 ? 1.3 : 1;
+      networks.push_back(network);
+      times.push_back((100.0 + static_cast<double>(network)) * slower);
+      expected.push_back(slower);
+    }
+  }
+  times[60] *= 3;  // one call that was disturbed says nothing about the others
+  const std::vector<double> found = slowdowns(networks, times);
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-9) << i;
+  EXPECT_EQ(slowdowns({0, 1, 2}, {5, 6, 7}), (std::vector<double>{1, 1, 1}));
 }
 
 // A device that only gets slower does so for both halves alike.

@@ -49,12 +49,34 @@ struct Analysis {
   std::vector<OpRole> roles;
   std::vector<OpTile> tiles;
   std::vector<RegisterTile> registers;  // one per op
+  std::vector<double> rows;             // of each op that are computed at a time
+  std::vector<double> again;            // rows computed over those needed, for the seams of strips
 };
+
+// Strips reach through every op that asks for its producer inside.
+void follow_strips(const Graph& graph, Analysis& a) {
+  a.rows.assign(a.tiles.size(), 1);
+  a.again.assign(a.tiles.size(), 1);
+  for (size_t i = a.tiles.size(); i-- > 0;) {
+    if (graph.ops[i].kind == OpKind::kInput || a.roles[i].lanes < 0) continue;
+    a.rows[i] = a.tiles[i].strip_rows;
+    if (!a.tiles[i].in_strips) continue;
+    for (const int user : graph.users(static_cast<int>(i))) {
+      if (a.roles[user].producer != static_cast<int>(i)) continue;
+      const Op& reader = graph.ops[user];
+      const double advance = a.rows[user] * reader.stride;
+      const double needed = advance + reader.kernel - reader.stride;
+      a.rows[i] = std::min(a.rows[i], needed);
+      a.again[i] = a.again[user] * std::max(1.0, needed / advance);
+    }
+  }
+}
 
 Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
   Analysis a;
   a.roles = op_roles(space.workload);
   a.tiles = resolve(space, a.roles, schedule);
+  follow_strips(space.workload.graph, a);
   a.registers.resize(a.roles.size());
   for (size_t i = 0; i < space.fields.size(); ++i) {
     const Field& field = space.fields[i];
@@ -90,10 +112,9 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
 }
 
 // Bytes of an op's input that are alive at a time; the whole of it unless it is computed inside.
-double live_input_bytes(const Op& op, const Op& input, const OpTile& tile) {
+double live_input_bytes(const Op& op, const Op& input, const OpTile& tile, double rows_of_op) {
   if (!tile.inside) return value_bytes(input);
-  const double rows =
-      std::min<double>(input.shape.h, (tile.strip_rows - 1) * op.stride + op.kernel);
+  const double rows = std::min<double>(input.shape.h, (rows_of_op - 1) * op.stride + op.kernel);
   const double channels =
       std::min<double>(input.shape.c, static_cast<double>(tile.slice_vectors) * tile.vector);
   return 4 * rows * input.shape.w * channels;
@@ -104,7 +125,8 @@ double working_set_bytes(const Graph& graph, const Analysis& a) {
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     if (op.kind == OpKind::kInput) continue;
-    largest = std::max(largest, live_input_bytes(op, graph.ops[op.inputs[0]], a.tiles[i]));
+    largest =
+        std::max(largest, live_input_bytes(op, graph.ops[op.inputs[0]], a.tiles[i], a.rows[i]));
   }
   return largest;
 }
@@ -128,17 +150,8 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
     const double live = accumulators + loads;
     if (live > target.vector_registers) step += 0.5 * (live - target.vector_registers);
     step += 1.0 / registers.unroll;
-    double again = 1;  // rows at the seams of strips, which the producer computes twice
-    if (tile.inside) {
-      const double rows = tile.strip_rows * op.stride;
-      again = (rows + op.kernel - op.stride) / rows;
-    }
-    cycles += work / (registers.product * tile.vector) * registers.waste * step;
-    if (const int producer = a.roles[i].producer; producer >= 0 && again > 1) {
-      const double extra = static_cast<double>(macs(graph.ops[producer], graph)) * (again - 1);
-      cycles += extra / (2.0 * target.vector_floats);
-    }
-    const double bytes = live_input_bytes(op, input, tile);
+    cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i];
+    const double bytes = live_input_bytes(op, input, tile, a.rows[i]);
     if (bytes > static_cast<double>(target.l2_bytes) / 2) {
       traffic_us += 2 * value_bytes(input) / kStreamBytesPerUs;
     } else if (bytes > static_cast<double>(target.l1_bytes)) {

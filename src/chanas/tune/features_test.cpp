@@ -1,0 +1,48 @@
+#include "chanas/tune/features.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "chanas/graph/workload.h"
+#include "chanas/schedule/tiling.h"
+
+namespace chanas::internal {
+namespace {
+
+// A unit whose expanded map is larger than the caches, made strip by strip: the depthwise
+// convolution holds all channels in one slice and hands the strips on to the expansion.
+TEST(Draft, KnowsOfStripsThroughAnUnslicedOp) {
+  const Unit unit{.h_in = 112, .c_in = 16, .c_mid = 48, .c_out = 24, .kernel = 3, .stride = 2};
+  const auto element = unit_element(unit);
+  const auto cut = std::ranges::find(element.cuts, "all", &Cut::name);
+  ASSERT_NE(cut, element.cuts.end());
+  Target target = simulated_target();
+  target.vector_floats = 16;
+  target.vector_registers = 32;
+  target.l2_bytes = 1 << 20;
+  const ScheduleSpace space = schedule_space(cut->groups[0].workload, target, 1);
+  const std::vector<OpRole> roles = op_roles(space.workload);
+  const auto changed = [&](Schedule schedule, const char* field, int value) {
+    const int found = space.find(field);
+    CHANAS_CHECK(found >= 0) << field;
+    schedule.values[static_cast<size_t>(found)] = value;
+    return schedule;
+  };
+  Schedule whole = changed(default_schedule(space), "op3.strip", 0), strips;
+  for (const int slice : space.fields[static_cast<size_t>(space.find("op2.slice"))].choices) {
+    if (slice == 0) continue;
+    whole = changed(whole, "op2.slice", slice);
+    strips = changed(whole, "op3.strip", 8);
+    if (!resolve(space, roles, strips)[2].sliced()) break;
+  }
+  const std::vector<OpTile> tiles = resolve(space, roles, strips);
+  ASSERT_TRUE(tiles[2].inside && !tiles[2].sliced() && tiles[2].in_strips);
+  // The expanded map does not leave the second cache any more.
+  EXPECT_LT(draft_us(space, strips), 0.8 * draft_us(space, whole));
+  // Rows at the seams are computed twice.
+  EXPECT_LT(draft_us(space, strips), draft_us(space, changed(strips, "op3.strip", 1)));
+}
+
+}  // namespace
+}  // namespace chanas::internal
