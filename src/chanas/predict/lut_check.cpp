@@ -138,7 +138,6 @@ std::vector<double> slowdowns(const std::vector<size_t>& networks,
       slowdowns[i] = median(around);
     }
   }
-  // Usual is what half of the measurements are faster than.
   const double middle = slowdowns.empty() ? 1 : median(slowdowns);
   for (double& slowdown : slowdowns) slowdown /= middle;
   return slowdowns;

@@ -62,10 +62,12 @@ struct NetworkCheck {
   };
   std::vector<Stage> stages;
 };
-// How much slower than usual a device was at each of a series of measurements: the median, over the
-// measurement and its neighbours in time, of the time over the median of all times of the same
-// network. Shared machines are slower for seconds to minutes, whatever runs. `networks[i]` is what
-// `times_us[i]`, in the order of time, is of.
+// How much slower than usual (1: half of the measurements are faster) a device was at each of a
+// series of measurements: the median, over the measurement and its neighbours in time, of the time
+// over what the same network usually takes, which is the median of its times over their slowdowns;
+// repeated until both agree. 1 where each network was measured once. Shared machines are slower for
+// seconds to minutes, whatever runs. `networks[i]` is what `times_us[i]`, in the order of time, is
+// of.
 std::vector<double> slowdowns(const std::vector<size_t>& networks,
                               const std::vector<double>& times_us);
 // Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.

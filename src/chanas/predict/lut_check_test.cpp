@@ -182,7 +182,7 @@ TEST_F(LutCheck, RoundsOutliveSlowMinutes) {
   }
 }
 
-// Most of the time slow, and each network at other times: medians of its own times say little.
+// Some networks were slowed in most of their rounds: medians of their own times say little.
 TEST(Slowdowns, AreThoseOfTheDeviceNotOfANetwork) {
   std::vector<size_t> networks;
   std::vector<double> times, expected;
