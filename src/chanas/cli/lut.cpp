@@ -23,7 +23,7 @@ namespace {
 struct Flags {
   DeviceFlags device;
   std::string run_dir, space = "demo", file;
-  int rows = 20, networks = 50, samples = 60, rounds = 5;
+  int rows = 20, networks = 50, samples = 30, rounds = 10;
   uint64_t seed = 1;
   bool all = false, record = false;
 };
@@ -147,8 +147,7 @@ Status check(Flags flags, const Globals& globals) {
   const std::span<const NetworkCheck> judged = std::span(measured).subspan(half);
   std::vector<double> spreads;
   for (const NetworkCheck& n : judged) spreads.push_back(n.spread);
-  CHANAS_ASSIGN_OR_RETURN(std::vector<KindCheck> kinds,
-                          check_kinds(*device.store, device.key, measured));
+  const std::vector<KindCheck> kinds = check_kinds(measured);
   Agreement by_row = agreement(rows), plain = agreement(judged, {}),
             corrected = agreement(judged, term);
   int64_t oldest = 0;
@@ -164,15 +163,24 @@ Status check(Flags flags, const Globals& globals) {
                 {"sum", to_json(plain)},     {"networks", to_json(corrected)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
-    for (const NetworkCheck& n : judged) {
-      out["judged"].push_back({{"network", n.name},
-                               {"sum_us", n.sample.sum_us},
-                               {"predicted_us", apply(term, n.sample.sum_us, n.sample.stages)},
-                               {"measured_us", n.sample.measured_us},
-                               {"p10_us", n.p10_us},
-                               {"p90_us", n.p90_us},
-                               {"rounds_us", n.rounds_us},
-                               {"spread", n.spread}});
+    for (size_t i = 0; i < measured.size(); ++i) {
+      const NetworkCheck& n = measured[i];
+      Json stages = Json::array();
+      for (const NetworkCheck::Stage& stage : n.stages) {
+        stages.push_back({{"workload", stage.workload},
+                          {"kind", stage.kind},
+                          {"row_us", stage.row_us},
+                          {"inside_us", stage.inside_us}});
+      }
+      out[i < half ? "fitted" : "judged"].push_back({{"network", n.name},
+                                                     {"sum_us", n.rows.total_us()},
+                                                     {"predicted_us", apply(term, n.rows)},
+                                                     {"measured_us", n.measured_us},
+                                                     {"p10_us", n.p10_us},
+                                                     {"p90_us", n.p90_us},
+                                                     {"rounds_us", n.rounds_us},
+                                                     {"spread", n.spread},
+                                                     {"stages", stages}});
     }
     for (const KindCheck& kind : kinds) {
       out["kinds"].push_back({{"kind", kind.kind},

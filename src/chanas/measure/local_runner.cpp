@@ -13,6 +13,7 @@
 #include "chanas/base/file.h"
 #include "chanas/base/log.h"
 #include "chanas/base/parallel.h"
+#include "chanas/base/stats.h"
 #include "chanas/measure/drift.h"
 #include "chanas/measure/kernel_child.h"
 #include "chanas/measure/measure.h"
@@ -41,6 +42,25 @@ MeasureResult failure(TrialError error, std::string_view text) {
   MeasureResult result;
   result.error = error;
   result.message = text;
+  return result;
+}
+
+// Medians over passes, of which most must be valid.
+MeasureResult over_passes(const std::vector<MeasureResult>& passes) {
+  std::vector<double> latency_us, warm_us, samples_us;
+  for (const MeasureResult& pass : passes) {
+    if (!pass.ok()) continue;
+    latency_us.push_back(pass.latency_us);
+    warm_us.push_back(pass.warm_us);
+    samples_us.insert(samples_us.end(), pass.samples_us.begin(), pass.samples_us.end());
+  }
+  const bool valid = 2 * latency_us.size() > passes.size();
+  MeasureResult result = *std::find_if(passes.begin(), passes.end(),
+                                       [&](const auto& pass) { return pass.ok() == valid; });
+  if (!valid) return result;
+  result.latency_us = median(latency_us);
+  result.warm_us = median(warm_us);
+  result.samples_us = std::move(samples_us);
   return result;
 }
 
@@ -270,9 +290,18 @@ StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candid
       return build(trial, candidates[trial.index], plan, child, results[trial.index]);
     }));
     const auto batch = static_cast<size_t>(batch_size());
-    for (size_t begin = 0; begin < trials.size(); begin += batch) {
-      const size_t count = std::min(batch, trials.size() - begin);
-      CHANAS_RETURN_IF_ERROR(run_all(std::span(trials).subspan(begin, count), plan, results));
+    std::vector<std::vector<MeasureResult>> timed(trials.size());
+    for (int pass = 0; pass < std::max(1, plan.passes); ++pass) {
+      for (size_t begin = 0; begin < trials.size(); begin += batch) {
+        const size_t count = std::min(batch, trials.size() - begin);
+        CHANAS_RETURN_IF_ERROR(run_all(std::span(trials).subspan(begin, count), plan, results));
+      }
+      for (size_t i = 0; i < trials.size(); ++i) {
+        if (trials[i].built) timed[i].push_back(results[trials[i].index]);
+      }
+    }
+    for (size_t i = 0; i < trials.size(); ++i) {
+      if (trials[i].built) results[trials[i].index] = over_passes(timed[i]);
     }
     std::erase_if(trials, [](const Trial& trial) { return trial.done; });
   }

@@ -79,6 +79,31 @@ TEST(LocalRunner, SeveralThreads) {
   }
 }
 
+// Samples of all passes are there; what is wrong in one of them is wrong.
+TEST(LocalRunner, SeveralPasses) {
+  std::unique_ptr<Runner> runner = make("steady:canary");
+  std::vector<Candidate> candidates;
+  for (int c : {8, 16, 24, 32, 40}) candidates.push_back(candidate(*runner, c));
+  const auto results = measure(*runner, candidates, {.samples = 7, .passes = 3});
+  for (const MeasureResult& result : results) {
+    if (result.error == TrialError::kUnstable) continue;
+    ASSERT_TRUE(result.ok()) << result.message;
+    EXPECT_GE(result.samples_us.size(), 14u);
+    EXPECT_EQ(result.samples_us.size() % 7, 0u);
+    EXPECT_GE(result.latency_us,
+              *std::min_element(result.samples_us.begin(), result.samples_us.end()));
+    EXPECT_LE(result.latency_us,
+              *std::max_element(result.samples_us.begin(), result.samples_us.end()));
+    EXPECT_GT(result.warm_us, 0);
+    EXPECT_LT(result.relative_error, 1e-6);
+  }
+  runner = make("drift:canary");
+  testing::internal::CaptureStderr();
+  for (const MeasureResult& result : measure(*runner, candidates, {.passes = 3}))
+    EXPECT_EQ(result.error, TrialError::kUnstable);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("than it was"));
+}
+
 TEST(LocalRunner, IllegalIsAResult) {
   std::unique_ptr<Runner> runner = make();
   auto results = measure(*runner, {{workload(16), Schedule{{1, 2}}}, candidate(*runner, 16)});
@@ -131,8 +156,10 @@ TEST(LocalRunner, EveryRunThatDiesIsAResult) {
     std::unique_ptr<Runner> runner = make(kind + ":run");
     std::vector<Candidate> candidates = {candidate(*runner, 8), candidate(*runner, 16),
                                          candidate(*runner, 24)};
-    for (const MeasureResult& result : measure(*runner, candidates, {.run_timeout_s = 0.5})) {
-      EXPECT_EQ(result.error, kind == "hang" ? TrialError::kTimeout : TrialError::kCrash);
+    for (const int passes : {1, 2}) {
+      const MeasurePlan plan{.passes = passes, .run_timeout_s = 0.5};
+      for (const MeasureResult& result : measure(*runner, candidates, plan))
+        EXPECT_EQ(result.error, kind == "hang" ? TrialError::kTimeout : TrialError::kCrash);
     }
   }
 }

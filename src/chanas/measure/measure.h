@@ -25,6 +25,10 @@ inline constexpr std::string_view kMeasuring = "produced-large-cold-hugepages";
 struct MeasurePlan {
   int threads = 1;
   int samples = 15;
+  // All candidates of a call are timed this often, one after the other, and medians over the passes
+  // count. What disturbs a shared machine lasts from milliseconds to seconds, longer than the
+  // samples of one pass: on one such machine a time that was taken again deviated by 7 %.
+  int passes = 1;
   int64_t cold_bytes = 0;
   double compile_timeout_s = 20;
   double run_timeout_s = 10;
@@ -35,6 +39,11 @@ struct MeasurePlan {
   // kMeasuring.
   std::string id() const;
 };
+
+// For times that are to be believed, not just compared: passes, and candidates of a call, between
+// whose turns the disturbances change (half of what is left of one lasts half a second or less).
+inline constexpr int kCarefulPasses = 5;
+inline constexpr int kCarefulBatch = 24;
 
 enum class TrialError {
   kNone,
@@ -81,7 +90,8 @@ class Runner {
   virtual ~Runner() = default;
   virtual const Target& target() const = 0;
   // One result per candidate, in order: compiled, compared with the reference under assertions,
-  // then timed, alone on the machine. kUnavailable: device lost (repeat later); kCancelled.
+  // then timed, alone on the machine; unstable when most passes are. kUnavailable: device lost
+  // (repeat later); kCancelled.
   virtual StatusOr<std::vector<MeasureResult>> measure(std::span<const Candidate> candidates,
                                                        const MeasurePlan& plan) = 0;
   // How many candidates are best measured in one call (all compile cores busy).

@@ -58,7 +58,7 @@ Status add_winner(StageContext& context, const Json& result, ReportData& data) {
     CHANAS_CHECK(row != nullptr) << element.key;
     ReportData::TableRow& shown = data.rows.emplace_back();
     shown = {element.name, row->choice.cut, row->default_us, row->latency_us, row->trials};
-    for (int i = 0; i < row->stages; ++i) {
+    for (size_t i = 0; i < row->stages.size(); ++i) {
       const StageCost cost = stage_cost(plan, *stage++, machine);
       shown.macs += cost.macs;
       shown.roofline_us += cost.roofline_us;

@@ -36,8 +36,7 @@ Status fit(StageContext& context, Json& output) {
   output["agreement"] = to_json(check.corrected);
   Json pairs = Json::array();
   for (size_t i = measured.size() / 2; i < measured.size(); ++i) {
-    const BoundarySample& sample = measured[i].sample;
-    pairs.push_back({apply(check.term, sample.sum_us, sample.stages), sample.measured_us});
+    pairs.push_back({apply(check.term, measured[i].rows), measured[i].measured_us});
   }
   output["pairs"] = pairs;
   if (check.corrected.count > 0) {

@@ -18,27 +18,43 @@ namespace {
 // may be said to cost less inside a network: predictions stay positive.
 constexpr double kLargestSaving = 0.5;
 
-struct Cost {
-  double us = 0;
-  int stages = 0;
-};
+void add(RowSum& sum, const RowSum& other, int sign = 1) {
+  for (const auto& [kind, us] : other.us) sum.us[kind] += sign * us;
+  sum.stages += sign * other.stages;
+}
 
-StatusOr<Cost> row_cost(const LatencyTable& table, const std::string& key, bool tuned) {
+// Of one row.
+StatusOr<RowSum> row_sum(const LatencyTable& table, const std::string& key, bool tuned) {
   const TableRow* row = table.find(key);
   if (row == nullptr) {
     return absl::NotFoundError(
         fmt::format("the latency table has no row for \"{}\"; tune it first: chanas tune", key));
   }
-  if (tuned) return Cost{row->latency_us, row->stages};
-  return Cost{row->default_us, static_cast<int>(row->default_choice.schedules.size())};
+  RowSum sum;
+  for (const TableRow::Stage& stage : tuned ? row->stages : row->default_stages) {
+    sum.us[stage.kind] += stage.us;
+    ++sum.stages;
+  }
+  return sum;
 }
 
 // What the first unit of `network` adds to its stem, which it may be one element with.
-StatusOr<Cost> first_unit_cost(const LatencyTable& table, const Network& network, bool tuned) {
-  if (!stem_joins(network)) return row_cost(table, unit_key(network.units.front()), tuned);
-  CHANAS_ASSIGN_OR_RETURN(Cost cost, row_cost(table, element_keys(network).front(), tuned));
-  CHANAS_ASSIGN_OR_RETURN(const Cost stem, row_cost(table, stem_element(network).key, tuned));
-  return Cost{cost.us - stem.us, cost.stages - stem.stages};
+StatusOr<RowSum> first_unit_sum(const LatencyTable& table, const Network& network, bool tuned) {
+  if (!stem_joins(network)) return row_sum(table, unit_key(network.units.front()), tuned);
+  CHANAS_ASSIGN_OR_RETURN(RowSum sum, row_sum(table, element_keys(network).front(), tuned));
+  CHANAS_ASSIGN_OR_RETURN(const RowSum stem, row_sum(table, stem_element(network).key, tuned));
+  add(sum, stem, -1);
+  return sum;
+}
+
+// Of rows: what a term makes of them, without its constant.
+double corrected_us(const BoundaryTerm& term, const RowSum& rows) {
+  double us = 0;
+  for (const auto& [kind, row_us] : rows.us) {
+    const auto factor = term.kinds.find(kind);
+    us += (factor == term.kinds.end() ? 1.0 : factor->second) * row_us;
+  }
+  return term.scale * us + term.per_stage_us * rows.stages;
 }
 
 // Solves the symmetric positive definite system over the unknowns in `active` (bit i: unknown i);
@@ -76,11 +92,18 @@ std::vector<int8_t> choice_index(const std::vector<int>& choices) {
 
 }  // namespace
 
+double RowSum::total_us() const {
+  double sum = 0;
+  for (const auto& [kind, kind_us] : us) sum += kind_us;
+  return sum;
+}
+
 Json to_json(const BoundaryTerm& term) {
   return {{"scale", term.scale},
           {"per_stage_us", term.per_stage_us},
           {"constant_us", term.constant_us},
-          {"networks", term.networks}};
+          {"networks", term.networks},
+          {"kinds", term.kinds}};
 }
 
 StatusOr<BoundaryTerm> boundary_from_json(const Json& json) {
@@ -89,7 +112,8 @@ StatusOr<BoundaryTerm> boundary_from_json(const Json& json) {
     term = {.scale = json.at("scale").get<double>(),
             .per_stage_us = json.at("per_stage_us").get<double>(),
             .constant_us = json.at("constant_us").get<double>(),
-            .networks = json.at("networks").get<int>()};
+            .networks = json.at("networks").get<int>(),
+            .kinds = json.value("kinds", std::map<std::string, double>())};
   } catch (const Json::exception& error) {
     return absl::InvalidArgumentError(fmt::format("bad boundary term: {}", error.what()));
   }
@@ -106,26 +130,34 @@ StatusOr<BoundaryTerm> boundary_from_json(const Json& json) {
         fmt::format("bad boundary term: constant_us is {}, networks {}, expected >= 0",
                     term.constant_us, term.networks));
   }
+  for (const auto& [kind, factor] : term.kinds) {
+    if (!in_range(factor) || factor == 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("bad boundary term: factor of {} is {}, expected > 0", kind, factor));
+    }
+  }
   return term;
 }
 
-double apply(const BoundaryTerm& term, double sum_us, int stages) {
-  return term.scale * sum_us + term.per_stage_us * stages + term.constant_us;
+double apply(const BoundaryTerm& term, const RowSum& rows) {
+  return corrected_us(term, rows) + term.constant_us;
 }
 
 // Minimises sum_i ((scale * sum_i + per_stage * stages_i + constant) / measured_i - 1)^2 plus the
 // ridge, over terms above their floors. The unknowns are scaled to shares of a typical network's
 // latency, and counted from the floors. The ridge is that of a prior: terms about 10 % around the
 // identity, measurements with 2 % noise.
-BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
+BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples,
+                          const std::map<std::string, double>& kinds) {
   if (samples.empty()) return {};
   constexpr double kRidge = (0.02 * 0.02) / (0.1 * 0.1);
-  std::vector<double> measured, stages, stage_us;
+  std::vector<double> sums, measured, stages, stage_us;
   for (const BoundarySample& sample : samples) {
-    CHANAS_CHECK(sample.sum_us > 0 && sample.measured_us > 0 && sample.stages > 0);
+    sums.push_back(corrected_us({.kinds = kinds}, sample.rows));
+    CHANAS_CHECK(sums.back() > 0 && sample.measured_us > 0 && sample.rows.stages > 0);
     measured.push_back(sample.measured_us);
-    stages.push_back(sample.stages);
-    stage_us.push_back(sample.sum_us / sample.stages);
+    stages.push_back(sample.rows.stages);
+    stage_us.push_back(sums.back() / sample.rows.stages);
   }
   const double typical_us = median(measured), typical_stages = median(stages);
   const bool few = samples.size() < 4;
@@ -139,10 +171,9 @@ BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
   // Normal equations.
   Matrix a = {};
   Vector b = {};
-  for (const BoundarySample& sample : samples) {
-    const Vector x = {sample.sum_us / sample.measured_us,
-                      sample.stages / typical_stages * typical_us / sample.measured_us,
-                      typical_us / sample.measured_us};
+  for (size_t s = 0; s < samples.size(); ++s) {
+    const Vector x = {sums[s] / measured[s], stages[s] / typical_stages * typical_us / measured[s],
+                      typical_us / measured[s]};
     const double rest = 1 - floors[1] * x[1];
     for (size_t i = 0; i < 3; ++i) {
       for (size_t j = 0; j < 3; ++j) a[i][j] += x[i] * x[j];
@@ -174,7 +205,8 @@ BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples) {
   return {.scale = best[0],
           .per_stage_us = (best[1] + floors[1]) * typical_us / typical_stages,
           .constant_us = best[2] * typical_us,
-          .networks = static_cast<int>(samples.size())};
+          .networks = static_cast<int>(samples.size()),
+          .kinds = kinds};
 }
 
 StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
@@ -186,20 +218,17 @@ StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
   predictor.cells_ = cells.empty() ? space.cells() : cells;
   predictor.kernels_ = choice_index(space.kernels);
   predictor.expands_ = choice_index(space.expands);
-  const auto corrected = [&](const Cost& cost) {
-    return term.scale * cost.us + term.per_stage_us * cost.stages;
-  };
   for (const SubSpace& cell : predictor.cells_) {
     Network network = to_network(space, smallest(space, cell));
     CellRows rows;
     rows.fixed_us = term.constant_us;
     for (const std::string& key : {stem_element(network).key, element_keys(network).back()}) {
-      CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
-      rows.fixed_us += corrected(cost);
+      CHANAS_ASSIGN_OR_RETURN(const RowSum sum, row_sum(table, key, tuned));
+      rows.fixed_us += corrected_us(term, sum);
     }
     if (space.first_channels > 0) {
-      CHANAS_ASSIGN_OR_RETURN(const Cost cost, first_unit_cost(table, network, tuned));
-      rows.fixed_us += corrected(cost);
+      CHANAS_ASSIGN_OR_RETURN(const RowSum sum, first_unit_sum(table, network, tuned));
+      rows.fixed_us += corrected_us(term, sum);
     }
     for (size_t block = 0; block < space.blocks.size(); ++block) {
       for (const bool later : {false, true}) {
@@ -210,10 +239,10 @@ StatusOr<LatencyPredictor> LatencyPredictor::build(const ArchSpace& space,
                 elastic_unit(space, cell, static_cast<int>(block), later, {kernel, expand});
             const bool is_first = space.first_channels == 0 && block == 0 && !later;
             if (is_first) network.units.front() = unit;
-            CHANAS_ASSIGN_OR_RETURN(const Cost cost, is_first
-                                                         ? first_unit_cost(table, network, tuned)
-                                                         : row_cost(table, unit_key(unit), tuned));
-            rows.unit_us.push_back(corrected(cost));
+            CHANAS_ASSIGN_OR_RETURN(const RowSum sum, is_first
+                                                          ? first_unit_sum(table, network, tuned)
+                                                          : row_sum(table, unit_key(unit), tuned));
+            rows.unit_us.push_back(corrected_us(term, sum));
           }
         }
       }
@@ -287,14 +316,13 @@ Arch LatencyPredictor::minimum_arch(const SubSpace& cell) const {
   return canonical(space_, arch);
 }
 
-StatusOr<BoundarySample> table_sum(const LatencyTable& table, const Network& network, bool tuned) {
-  BoundarySample sample;
+StatusOr<RowSum> table_sum(const LatencyTable& table, const Network& network, bool tuned) {
+  RowSum sum;
   for (const std::string& key : element_keys(network)) {
-    CHANAS_ASSIGN_OR_RETURN(const Cost cost, row_cost(table, key, tuned));
-    sample.sum_us += cost.us;
-    sample.stages += cost.stages;
+    CHANAS_ASSIGN_OR_RETURN(const RowSum row, row_sum(table, key, tuned));
+    add(sum, row);
   }
-  return sample;
+  return sum;
 }
 
 }  // namespace chanas

@@ -3,6 +3,7 @@
 // per device on a few whole networks (paper eq. 5 and section 9, weak point 5).
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -11,28 +12,41 @@
 
 namespace chanas {
 
-// latency = scale * sum + per_stage_us * stages + constant_us. A stage may cost less inside a
-// network than alone (per_stage_us < 0), where the stage before it prefetches its weights.
+// What the rows of a network say.
+struct RowSum {
+  std::map<std::string, double> us;  // by Workload::kind
+  int stages = 0;
+  double total_us() const;
+};
+
+// latency = scale * sum over kinds (factor * us) + per_stage_us * stages + constant_us. A stage may
+// cost less inside a network than alone (per_stage_us < 0), where the stage before it prefetches
+// its weights.
 struct BoundaryTerm {
   double scale = 1.0;
   double per_stage_us = 0.0;
   double constant_us = 0.0;
   int networks = 0;  // it was fitted on; 0: identity
+  // What rows of a kind take inside a network over what they say, relative to all rows: an image
+  // that was not just written, or weights that nothing prefetched, touch some kinds more than
+  // others. 1 for a kind that is not named.
+  std::map<std::string, double> kinds = {};
 };
 Json to_json(const BoundaryTerm& term);
-// kInvalidArgument names the field; scale must be > 0, constant_us and networks >= 0.
+// kInvalidArgument names the field; scale and kinds must be > 0, constant_us and networks >= 0.
 StatusOr<BoundaryTerm> boundary_from_json(const Json& json);
 
+double apply(const BoundaryTerm& term, const RowSum& rows);
+
 struct BoundarySample {
-  double sum_us = 0;
-  int stages = 0;
+  RowSum rows;
   double measured_us = 0;
 };
-double apply(const BoundaryTerm& term, double sum_us, int stages);
-// Least squares on relative errors, ridge towards the identity; scale and constant_us >= 0,
-// per_stage_us above minus half of what a stage takes on average. With fewer than 4 samples only
-// the scale is fitted. Sums and measurements must be > 0 (checked).
-BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples);
+// Under the factors given: least squares on relative errors, ridge towards the identity; scale and
+// constant_us >= 0, per_stage_us above minus half of what a stage takes on average. With fewer than
+// 4 samples only the scale is fitted. Sums and measurements must be > 0 (checked).
+BoundaryTerm fit_boundary(const std::vector<BoundarySample>& samples,
+                          const std::map<std::string, double>& kinds = {});
 
 // Evaluates archs of one space by adding a few table entries: no allocation, thread safe.
 class LatencyPredictor {
@@ -66,9 +80,7 @@ class LatencyPredictor {
   std::vector<int8_t> kernels_, expands_;  // value -> index of its choice, -1: none
 };
 
-// Sum of rows (no boundary term) and stages of any network, zoo included; measured_us is 0.
-// kNotFound names the element that has no row.
-StatusOr<BoundarySample> table_sum(const LatencyTable& table, const Network& network,
-                                   bool tuned = true);
+// Of any network, zoo included. kNotFound names the element that has no row.
+StatusOr<RowSum> table_sum(const LatencyTable& table, const Network& network, bool tuned = true);
 
 }  // namespace chanas

@@ -28,8 +28,8 @@ Agreement agreement(std::span<const double> predicted, std::span<const double> m
 Agreement agreement(std::span<const NetworkCheck> networks, const BoundaryTerm& term) {
   std::vector<double> predicted, measured;
   for (const NetworkCheck& network : networks) {
-    predicted.push_back(apply(term, network.sample.sum_us, network.sample.stages));
-    measured.push_back(network.sample.measured_us);
+    predicted.push_back(apply(term, network.rows));
+    measured.push_back(network.measured_us);
   }
   return agreement(predicted, measured);
 }
@@ -49,7 +49,7 @@ StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const L
       << describe(table.key());
   std::set<std::string> distinct;
   for (const auto& [key, row] : table.rows()) {
-    distinct.insert(row.workloads.begin(), row.workloads.end());
+    for (const TableRow::Stage& stage : row.stages) distinct.insert(stage.workload);
   }
   std::vector<std::string> drawn(distinct.begin(), distinct.end());
   Rng rng(options.seed, "check rows");
@@ -57,12 +57,14 @@ StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const L
   drawn.resize(std::min(drawn.size(), static_cast<size_t>(std::max(0, options.rows))));
 
   std::vector<RowCheck> checks;
-  const auto batch_size = static_cast<size_t>(std::max(1, runner.batch_size()));
-  for (size_t begin = 0; begin < drawn.size(); begin += batch_size) {
+  MeasurePlan careful = plan;
+  careful.passes = kCarefulPasses;
+  constexpr auto kBatch = size_t{kCarefulBatch};
+  for (size_t begin = 0; begin < drawn.size(); begin += kBatch) {
     CHANAS_RETURN_IF_ERROR(check_cancelled());
     std::vector<Candidate> candidates;
     std::vector<Record> records;
-    for (size_t i = begin; i < std::min(drawn.size(), begin + batch_size); ++i) {
+    for (size_t i = begin; i < std::min(drawn.size(), begin + kBatch); ++i) {
       CHANAS_ASSIGN_OR_RETURN(const auto workload, store.workload(drawn[i]));
       CHANAS_ASSIGN_OR_RETURN(const auto best, store.best(drawn[i], table.key()));
       if (!workload || !best) {
@@ -76,7 +78,7 @@ StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const L
       check.description = workload->describe();
       check.recorded_us = best->result.latency_us;
     }
-    CHANAS_ASSIGN_OR_RETURN(const auto results, runner.measure(candidates, plan));
+    CHANAS_ASSIGN_OR_RETURN(const auto results, runner.measure(candidates, careful));
     for (size_t i = 0; i < results.size(); ++i) {
       RowCheck& check = checks[begin + i];
       if (results[i].ok()) {
@@ -186,39 +188,38 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     };
     NetworkCheck check;
     check.name = networks[i].name;
-    CHANAS_ASSIGN_OR_RETURN(check.sample, table_sum(table, networks[i]));
-    check.sample.measured_us = median(steady[i]);
+    CHANAS_ASSIGN_OR_RETURN(check.rows, table_sum(table, networks[i]));
+    check.measured_us = median(steady[i]);
     check.rounds_us = over_rounds([](const auto& measured) { return measured.median_us; });
     check.spread = percentile(check.rounds_us, 1) / percentile(check.rounds_us, 0) - 1;
     check.p10_us = median(over_rounds([](const auto& measured) { return measured.p10_us; }));
     check.p90_us = median(over_rounds([](const auto& measured) { return measured.p90_us; }));
     // A device without a clock inside its runs stamps no stages.
-    for (size_t s = 0; s < rounds[i].front().stage_us.size(); ++s) {
-      const Workload& workload = plans[i].stages[s].workload;
-      check.stages.push_back(
-          {workload.fingerprint(), workload.kind(),
-           median(over_rounds([s](const auto& measured) { return measured.stage_us.at(s); }))});
+    if (!rounds[i].front().stage_us.empty()) {
+      for (const std::string& key : element_keys(networks[i])) {
+        for (const TableRow::Stage& row : table.find(key)->stages) {
+          const size_t s = check.stages.size();
+          check.stages.push_back(
+              {row.workload, row.kind, row.us,
+               median(over_rounds([s](const auto& measured) { return measured.stage_us.at(s); }))});
+        }
+      }
+      CHANAS_CHECK(check.stages.size() == plans[i].stages.size()) << check.name;
     }
     checks.push_back(std::move(check));
   }
   return checks;
 }
 
-StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
-                                             const std::vector<NetworkCheck>& networks) {
-  CHANAS_ASSIGN_OR_RETURN(const std::vector<TuningSummary> summaries, store.summaries(key));
-  std::map<std::string, double> row_us;
-  for (const TuningSummary& summary : summaries) row_us[summary.workload] = summary.best_us;
+std::vector<KindCheck> check_kinds(std::span<const NetworkCheck> networks) {
   std::map<std::string, KindCheck> kinds;
   for (const NetworkCheck& network : networks) {
     for (const NetworkCheck::Stage& stage : network.stages) {
-      const auto row = row_us.find(stage.workload);
-      if (row == row_us.end()) continue;
       KindCheck& kind = kinds[stage.kind];
       kind.kind = stage.kind;
       ++kind.stages;
-      kind.row_us += row->second;
-      kind.inside_us += stage.us;
+      kind.row_us += stage.row_us;
+      kind.inside_us += stage.inside_us;
     }
   }
   std::vector<KindCheck> result;
@@ -229,14 +230,34 @@ StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
   return result;
 }
 
+namespace {
+
+// BoundaryTerm::kinds; none where the device stamps no stages.
+std::map<std::string, double> kind_factors(std::span<const NetworkCheck> networks) {
+  const std::vector<KindCheck> kinds = check_kinds(networks);
+  double row_us = 0, inside_us = 0;
+  for (const KindCheck& kind : kinds) {
+    row_us += kind.row_us;
+    inside_us += kind.inside_us;
+  }
+  std::map<std::string, double> factors;
+  for (const KindCheck& kind : kinds) {
+    if (kind.row_us > 0 && kind.inside_us > 0)
+      factors[kind.kind] = kind.inside_us / kind.row_us / (inside_us / row_us);
+  }
+  return factors;
+}
+
+}  // namespace
+
 BoundaryCheck check_boundary(const std::vector<NetworkCheck>& networks, int fitted) {
   CHANAS_CHECK(fitted >= 0);
   const size_t split = std::min(networks.size(), static_cast<size_t>(fitted));
+  const auto own = std::span(networks).first(split), others = std::span(networks).subspan(split);
   std::vector<BoundarySample> samples;
-  for (size_t i = 0; i < split; ++i) samples.push_back(networks[i].sample);
+  for (const NetworkCheck& network : own) samples.push_back({network.rows, network.measured_us});
   BoundaryCheck check;
-  check.term = fit_boundary(samples);
-  const auto others = std::span(networks).subspan(split);
+  check.term = fit_boundary(samples, kind_factors(own));
   check.plain = agreement(others, {});
   check.corrected = agreement(others, check.term);
   return check;

@@ -52,13 +52,14 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 // What is measured is the median over the rounds, each time divided by the slowdown around it.
 struct NetworkCheck {
   std::string name;
-  BoundarySample sample;  // sum of rows and stages, and the median measured end to end
+  RowSum rows;
+  double measured_us = 0;  // end to end
   double p10_us = 0, p90_us = 0;
   std::vector<double> rounds_us;  // as they were measured
   double spread = 0;              // slowest over fastest of them - 1
   struct Stage {
     std::string workload, kind;
-    double us = 0;  // stamped inside the network
+    double row_us = 0, inside_us = 0;  // alone, and stamped inside the network
   };
   std::vector<Stage> stages;
 };
@@ -94,14 +95,14 @@ struct KindCheck {
   int stages = 0;
   double row_us = 0, inside_us = 0;  // sums
 };
-// By kind, largest time first; stages whose record is gone are left out. A store error.
-StatusOr<std::vector<KindCheck>> check_kinds(Store& store, const RecordKey& key,
-                                             const std::vector<NetworkCheck>& networks);
+// By kind, largest time first.
+std::vector<KindCheck> check_kinds(std::span<const NetworkCheck> networks);
 
 // Sums of rows with the term ({}: as they are) against the networks.
 Agreement agreement(std::span<const NetworkCheck> networks, const BoundaryTerm& term);
 
-// A boundary term fitted on the first `fitted` networks, and judged on the others alone.
+// A boundary term fitted on the first `fitted` networks (its kinds on the stages inside them), and
+// judged on the others alone.
 struct BoundaryCheck {
   BoundaryTerm term;
   Agreement plain;      // sums of rows on the networks it is judged on

@@ -28,7 +28,7 @@ StatusOr<TableRow> make_row(const Store& store, const RecordKey& key, const Elem
     ElementChoice best{cut.name, {}}, untuned{cut.name, {}};
     double best_us = 0, default_us = 0;
     int64_t oldest_s = 0;
-    std::vector<std::string> workloads;
+    std::vector<TableRow::Stage> stages, default_stages;
     for (const Group& group : cut.groups) {
       const std::string fingerprint = group.workload.fingerprint();
       const auto found = summaries.find(fingerprint);
@@ -49,25 +49,27 @@ StatusOr<TableRow> make_row(const Store& store, const RecordKey& key, const Elem
       best.schedules.push_back(summary.best);
       best_us += summary.best_us;
       untuned.schedules.push_back(has_default ? summary.default_schedule : summary.best);
-      default_us += has_default ? summary.default_us : summary.best_us;
-      oldest_s = workloads.empty() ? summary.time_s : std::min(oldest_s, summary.time_s);
-      workloads.push_back(fingerprint);
+      const double untuned_us = has_default ? summary.default_us : summary.best_us;
+      default_us += untuned_us;
+      oldest_s = stages.empty() ? summary.time_s : std::min(oldest_s, summary.time_s);
+      stages.push_back({fingerprint, group.workload.kind(), summary.best_us});
+      default_stages.push_back({fingerprint, group.workload.kind(), untuned_us});
     }
-    if (workloads.size() < cut.groups.size()) continue;
-    if (row.stages == 0 || best_us < row.latency_us) {
+    if (stages.size() < cut.groups.size()) continue;
+    if (row.stages.empty() || best_us < row.latency_us) {
       row.choice = std::move(best);
       row.latency_us = best_us;
-      row.stages = static_cast<int>(workloads.size());
       row.oldest_s = oldest_s;
-      row.workloads = std::move(workloads);
+      row.stages = std::move(stages);
     }
     if (row.default_cut.empty()) {
       row.default_cut = cut.name;
       row.default_us = default_us;
       row.default_choice = std::move(untuned);
+      row.default_stages = std::move(default_stages);
     }
   }
-  if (row.stages == 0) {
+  if (row.stages.empty()) {
     return absl::NotFoundError(
         fmt::format("no cut of \"{}\" can be run: all {}; look for the cause with: chanas doctor",
                     element.key, failing));

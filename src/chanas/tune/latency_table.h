@@ -13,17 +13,21 @@
 namespace chanas {
 
 struct TableRow {
-  std::string key;          // Element::key
-  ElementChoice choice;     // best cut, best schedules
-  double latency_us = 0;    // sum over the groups of the best cut
-  int stages = 0;           // groups of that cut
-  std::string default_cut;  // the untuned way: the first cut ("unfused") under default schedules
-  double default_us = 0;    // its sum; where a default schedule fails, its best one stands in
+  struct Stage {
+    std::string workload;  // its fingerprint
+    std::string kind;      // Workload::kind
+    double us = 0;
+  };
+  std::string key;            // Element::key
+  ElementChoice choice;       // best cut, best schedules
+  double latency_us = 0;      // sum over the stages of the best cut
+  std::vector<Stage> stages;  // of that cut, in order
+  std::string default_cut;    // the untuned way: the first cut ("unfused") under default schedules
+  double default_us = 0;      // its sum; where a default schedule fails, its best one stands in
   ElementChoice default_choice;
+  std::vector<Stage> default_stages;
   int trials = 0;        // of all workloads of all cuts
   int64_t oldest_s = 0;  // Unix time of the oldest record behind the row
-  // Fingerprints of the workloads of the best cut, in order.
-  std::vector<std::string> workloads;
 };
 
 // A value; reading is thread safe.

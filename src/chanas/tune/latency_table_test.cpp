@@ -50,18 +50,23 @@ TEST(LatencyTable, RowsAreTheBestCuts) {
       best = std::min(best, sum);
       if (cut.name == row->choice.cut) {
         EXPECT_DOUBLE_EQ(row->latency_us, sum);
-        EXPECT_EQ(row->stages, static_cast<int>(cut.groups.size()));
         ASSERT_EQ(row->choice.schedules.size(), cut.groups.size());
-        ASSERT_EQ(row->workloads.size(), cut.groups.size());
+        ASSERT_EQ(row->stages.size(), cut.groups.size());
         for (size_t i = 0; i < cut.groups.size(); ++i) {
-          EXPECT_EQ(row->workloads[i], cut.groups[i].workload.fingerprint());
+          const Workload& workload = cut.groups[i].workload;
+          EXPECT_EQ(row->stages[i].workload, workload.fingerprint());
+          EXPECT_EQ(row->stages[i].kind, workload.kind());
+          EXPECT_DOUBLE_EQ(row->stages[i].us, best_us(*store, workload));
           EXPECT_EQ(row->choice.schedules[i],
-                    (*store->best(row->workloads[i], testing_key()))->schedule);
+                    (*store->best(workload.fingerprint(), testing_key()))->schedule);
         }
       }
       if (cut.name == row->default_cut) {
         EXPECT_DOUBLE_EQ(row->default_us, default_sum);
+        ASSERT_EQ(row->default_stages.size(), cut.groups.size());
         for (size_t i = 0; i < cut.groups.size(); ++i) {
+          EXPECT_EQ(row->default_stages[i].kind, cut.groups[i].workload.kind());
+          EXPECT_DOUBLE_EQ(row->default_stages[i].us, default_us(*store, cut.groups[i].workload));
           EXPECT_EQ(
               row->default_choice.schedules[i],
               default_schedule(schedule_space(cut.groups[i].workload, simulated_target(), 1)));

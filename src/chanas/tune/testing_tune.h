@@ -19,6 +19,7 @@ class WatchedRunner : public Runner {
 
   std::vector<std::vector<Candidate>> batches;
   int measured = 0;  // candidates
+  int careful = 0;   // of them in several passes
   // Called before each batch; what it returns, if not OK, is the answer.
   std::function<Status()> before = [] { return absl::OkStatus(); };
 
@@ -29,6 +30,7 @@ class WatchedRunner : public Runner {
     CHANAS_RETURN_IF_ERROR(before());
     batches.emplace_back(candidates.begin(), candidates.end());
     measured += static_cast<int>(candidates.size());
+    if (plan.passes > 1) careful += static_cast<int>(candidates.size());
     return runner_->measure(candidates, plan);
   }
   StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int samples) override {

@@ -24,8 +24,9 @@ using internal::SearchStrategy;
 
 // Schedules tried for a workload whose default fails before it is given up.
 constexpr int kRescueTrials = 16;
-// Measurements after which a best schedule is usually confirmed: often another one is best then.
-constexpr double kConfirmations = 2;
+// Trials that take as long as a best schedule usually needs until it is confirmed: often another
+// one is best then, and each is measured in several passes.
+constexpr double kConfirmations = 4;
 // Best schedules that a lesson of the same workload passes on.
 constexpr size_t kHints = 3;
 // When that many trials have failed and none was ever valid, the device is probably broken, not the
@@ -84,7 +85,7 @@ class Tuner {
   // Tasks whose best schedule is to be measured again.
   std::vector<Task*> unconfirmed();
   std::vector<Slot> confirming_batch();
-  Status measure(const std::vector<Slot>& batch);
+  Status measure(const std::vector<Slot>& batch, const MeasurePlan& plan);
   bool finished(const Task& task) const;
   TuneProgress count() const;
   Status hopeless() const;
@@ -293,7 +294,7 @@ std::vector<Task*> Tuner::unconfirmed() {
 
 std::vector<Slot> Tuner::confirming_batch() {
   std::vector<Task*> tasks = unconfirmed();
-  tasks.resize(std::min(tasks.size(), static_cast<size_t>(std::max(1, runner_.batch_size()))));
+  tasks.resize(std::min(tasks.size(), size_t{kCarefulBatch}));
   std::vector<Slot> batch;
   for (Task* task : tasks) {
     const internal::Trial* best = task->history.unconfirmed();
@@ -302,12 +303,12 @@ std::vector<Slot> Tuner::confirming_batch() {
   return batch;
 }
 
-Status Tuner::measure(const std::vector<Slot>& batch) {
+Status Tuner::measure(const std::vector<Slot>& batch, const MeasurePlan& plan) {
   std::vector<Candidate> candidates;
   for (const Slot& slot : batch) {
     candidates.push_back({slot.task->workload, slot.proposal.schedule});
   }
-  CHANAS_ASSIGN_OR_RETURN(const auto results, runner_.measure(candidates, plan_));
+  CHANAS_ASSIGN_OR_RETURN(const auto results, runner_.measure(candidates, plan));
   CHANAS_CHECK(results.size() == batch.size()) << results.size() << " results of " << batch.size();
   std::vector<Record> records;
   std::vector<Task*> measured;
@@ -390,6 +391,8 @@ Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
   const auto start = std::chrono::steady_clock::now();
   int measured = 0;
   bool confirming = false;
+  MeasurePlan careful = plan_;
+  careful.passes = kCarefulPasses;
   for (;;) {
     const size_t waiting = unconfirmed().size();
     TuneProgress now = count();
@@ -407,7 +410,7 @@ Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
     const int failed = fruitless();
     if (failed > 0 && (batch.empty() || failed >= kSuspicious + kRescueTrials)) return hopeless();
     if (batch.empty()) break;
-    CHANAS_RETURN_IF_ERROR(measure(batch));
+    CHANAS_RETURN_IF_ERROR(measure(batch, confirming ? careful : plan_));
     measured += static_cast<int>(batch.size());
   }
   if (progress) progress(count());  // who is exhausted was seen only now

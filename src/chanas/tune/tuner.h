@@ -75,8 +75,9 @@ std::string to_confirm(const TuneProgress& progress);
 // Failed trials are not repeated either, unless nothing at all ever worked.
 //
 // A schedule that is the best of several is measured again at the end where a table row is made of
-// it, until the best one of the workload has been measured twice (the last time counts). When such
-// a measurement is unstable, the earlier one stays. Time for it is kept out of the budget's trials.
+// it, in several passes, until the best one of the workload has been measured twice (the last time
+// counts). When such a measurement is unstable, the earlier one stays. Time for it is kept out of
+// the budget's trials.
 //
 // A workload whose default fails gets up to 16 other schedules until one works; if none does, a
 // warning names it, and only the cuts that need it are lost (LatencyTable::build).
