@@ -40,8 +40,8 @@ struct MeasurePlan {
   std::string id() const;
 };
 
-// For times that are to be believed, not just compared: passes, and candidates of a call, between
-// whose turns the disturbances change (half of what is left of one lasts half a second or less).
+// For times that are to be believed, not just compared: passes, and candidates of a call, so many
+// that disturbances change between the turns of one (a quarter is left after half a second).
 inline constexpr int kCarefulPasses = 5;
 inline constexpr int kCarefulBatch = 24;
 
