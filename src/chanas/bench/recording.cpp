@@ -102,8 +102,8 @@ std::vector<Record> merge_passes(const std::vector<Record>& records) {
     if (cold.empty()) {
       result.error = last.error;
     } else {
-      result.latency_us = rounded(median(cold));
-      result.warm_us = rounded(median(warm));
+      result.latency_us = rounded(percentile(cold, kUndisturbed));
+      result.warm_us = rounded(percentile(warm, kUndisturbed));
     }
     point.result = result;
     point.time_s = 0;

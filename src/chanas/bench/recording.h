@@ -14,9 +14,9 @@ namespace chanas {
 // kNotFound, kDataLoss (not gzip, or cut short), kInvalidArgument (not a latency table),
 // kFailedPrecondition (of other schedules than this program makes: measure again).
 StatusOr<std::vector<Lesson>> read_recording(const std::string& path);
-// One record per point: the median of the times of those of its measurements that did not fail, so
-// that a disturbed moment does not make a point good or bad; a failure where all of them failed. In
-// the order in which the points first occur; samples, messages and dates are left out.
+// One record per point: kUndisturbed of the times of those of its measurements that did not fail,
+// so that a disturbed moment makes no point good or bad; a failure where all of them failed. In the
+// order in which the points first occur; samples, messages and dates are left out.
 std::vector<Record> merge_passes(const std::vector<Record>& records);
 // Every point that the store holds under the key, its measurements merged.
 Status write_recording(const std::string& path, Store& store, const RecordKey& key);

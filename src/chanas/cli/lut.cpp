@@ -23,7 +23,8 @@ namespace {
 struct Flags {
   DeviceFlags device;
   std::string run_dir, space = "demo", file;
-  int rows = 20, networks = 50, samples = 30, rounds = 10;
+  int rows = 20, networks = 50;
+  NetworkCheckOptions network;
   uint64_t seed = 1;
   bool all = false, record = false;
 };
@@ -131,12 +132,12 @@ Status check(Flags flags, const Globals& globals) {
   // Another stream than the networks that the boundary term was fitted on.
   std::vector<Network> networks =
       random_networks(space, space.cells(), flags.networks, flags.seed + 1000);
-  const NetworkCheckOptions network_options{.samples = flags.samples, .rounds = flags.rounds};
   std::vector<NetworkCheck> measured;
   {
-    Progress progress("whole networks", static_cast<double>(networks.size()) * flags.rounds);
+    Progress progress("whole networks",
+                      static_cast<double>(networks.size()) * flags.network.rounds);
     CHANAS_ASSIGN_OR_RETURN(
-        measured, measure_networks(*device.runner, table, networks, network_options, [&](int done) {
+        measured, measure_networks(*device.runner, table, networks, flags.network, [&](int done) {
           if (!globals.quiet) progress.update(done);
         }));
   }
@@ -163,6 +164,13 @@ Status check(Flags flags, const Globals& globals) {
                 {"sum", to_json(plain)},     {"networks", to_json(corrected)},
                 {"boundary", to_json(term)}, {"oldest_row_s", oldest}};
     out["networks"]["mape"] = out["networks"]["error"];
+    for (const RowCheck& row : rows) {
+      if (row.failure.empty())
+        out["row_checks"].push_back({{"workload", row.workload},
+                                     {"description", row.description},
+                                     {"recorded_us", row.recorded_us},
+                                     {"measured_us", row.measured_us}});
+    }
     for (size_t i = 0; i < measured.size(); ++i) {
       const NetworkCheck& n = measured[i];
       Json stages = Json::array();
@@ -197,11 +205,11 @@ Status check(Flags flags, const Globals& globals) {
   print_table({"predicted against measured", "count", "mean error", "bias", "spearman", "kendall",
                "within 5 %", "within 10 %"},
               lines);
-  if (flags.rounds > 1 && !spreads.empty()) {
+  if (flags.network.rounds > 1 && !spreads.empty()) {
     fmt::print(
         "the same network in {} rounds: slowest over fastest {:+.1f} % (median), {:+.1f} % at "
         "most\n",
-        flags.rounds, 100 * median(spreads), 100 * percentile(spreads, 1));
+        flags.network.rounds, 100 * median(spreads), 100 * percentile(spreads, 1));
   }
   fmt::print("\n");
   std::fflush(stdout);
@@ -279,10 +287,10 @@ void add_lut(CLI::App& app, Cli& cli) {
   one->add_option("--networks", flags->networks, "whole networks measured")
       ->check(CLI::Range(0, 100'000))
       ->capture_default_str();
-  one->add_option("--samples", flags->samples, "runs per network and round")
+  one->add_option("--samples", flags->network.samples, "runs per network and round")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
-  one->add_option("--rounds", flags->rounds, "how often all networks are measured; medians count")
+  one->add_option("--rounds", flags->network.rounds, "how often all networks are measured")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   one->add_option("--seed", flags->seed, "which rows and networks")->capture_default_str();

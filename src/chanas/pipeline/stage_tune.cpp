@@ -15,9 +15,6 @@ namespace {
 // Of a run's whole budget; the rest is training's and the other stages'.
 constexpr double kBudgetShare = 0.22;
 
-// Of measuring whole networks; all but the first find their kernels compiled.
-constexpr int kRounds = 3;
-
 // The boundary term: fitted on half of the measured networks, judged on the other half.
 Status fit(StageContext& context, Json& output) {
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, context.space());
@@ -26,8 +23,8 @@ Status fit(StageContext& context, Json& output) {
   int count = context.config.boundary_networks;
   std::vector<Network> networks =
       random_networks(space, space.cells(), 2 * count, context.config.seed);
-  const NetworkCheckOptions options{.rounds = kRounds};
-  Progress progress("whole networks", static_cast<double>(networks.size()) * kRounds);
+  const NetworkCheckOptions options;
+  Progress progress("whole networks", static_cast<double>(networks.size()) * options.rounds);
   CHANAS_ASSIGN_OR_RETURN(std::vector<NetworkCheck> measured,
                           measure_networks(*runner, *table, networks, options,
                                            [&](int done) { progress.update(done); }));

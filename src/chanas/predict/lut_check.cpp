@@ -120,31 +120,6 @@ std::vector<Network> random_networks(const ArchSpace& space, const std::vector<S
   return networks;
 }
 
-std::vector<double> slowdowns(const std::vector<size_t>& networks,
-                              const std::vector<double>& times_us) {
-  constexpr size_t kNeighbours = 4;  // on each side
-  constexpr int kSweeps = 10;        // until networks that were mostly slowed are seen to be
-  CHANAS_CHECK(networks.size() == times_us.size());
-  std::vector<double> slowdowns(networks.size(), 1);
-  for (int sweep = 0; sweep < kSweeps; ++sweep) {
-    std::map<size_t, std::vector<double>> by_network;
-    for (size_t i = 0; i < networks.size(); ++i)
-      by_network[networks[i]].push_back(times_us[i] / slowdowns[i]);
-    std::map<size_t, double> usual;
-    for (const auto& [network, times] : by_network) usual[network] = median(times);
-    for (size_t i = 0; i < networks.size(); ++i) {
-      std::vector<double> around;
-      const size_t end = std::min(networks.size(), i + kNeighbours + 1);
-      for (size_t j = i - std::min(i, kNeighbours); j < end; ++j)
-        around.push_back(times_us[j] / usual.at(networks[j]));
-      slowdowns[i] = median(around);
-    }
-  }
-  const double middle = slowdowns.empty() ? 1 : median(slowdowns);
-  for (double& slowdown : slowdowns) slowdown /= middle;
-  return slowdowns;
-}
-
 StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const LatencyTable& table,
                                                      const std::vector<Network>& networks,
                                                      const NetworkCheckOptions& options,
@@ -162,23 +137,16 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     if (half + i < networks.size()) turns.push_back(half + i);
   }
   std::vector<std::vector<NetworkMeasurement>> rounds(networks.size());  // by network
-  std::vector<size_t> order;  // networks and their times as time went
-  std::vector<double> times_us;
   int done = 0;
   for (int round = 0; round < options.rounds; ++round) {
     for (const size_t i : turns) {
       CHANAS_RETURN_IF_ERROR(check_cancelled());
       StatusOr<NetworkMeasurement> measured = runner.measure_network(plans[i], options.samples);
       if (!measured.ok()) return annotate(measured.status(), networks[i].name);
-      order.push_back(i);
-      times_us.push_back(measured->median_us);
       rounds[i].push_back(*std::move(measured));
       if (progress) progress(++done);
     }
   }
-  const std::vector<double> slower = slowdowns(order, times_us);
-  std::vector<std::vector<double>> steady(networks.size());
-  for (size_t t = 0; t < order.size(); ++t) steady[order[t]].push_back(times_us[t] / slower[t]);
   std::vector<NetworkCheck> checks;
   for (size_t i = 0; i < networks.size(); ++i) {
     const auto over_rounds = [&](auto&& value) {
@@ -189,8 +157,8 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
     NetworkCheck check;
     check.name = networks[i].name;
     CHANAS_ASSIGN_OR_RETURN(check.rows, table_sum(table, networks[i]));
-    check.measured_us = median(steady[i]);
     check.rounds_us = over_rounds([](const auto& measured) { return measured.median_us; });
+    check.measured_us = percentile(check.rounds_us, kUndisturbed);
     check.spread = percentile(check.rounds_us, 1) / percentile(check.rounds_us, 0) - 1;
     check.p10_us = median(over_rounds([](const auto& measured) { return measured.p10_us; }));
     check.p90_us = median(over_rounds([](const auto& measured) { return measured.p90_us; }));
@@ -199,9 +167,11 @@ StatusOr<std::vector<NetworkCheck>> measure_networks(Runner& runner, const Laten
       for (const std::string& key : element_keys(networks[i])) {
         for (const TableRow::Stage& row : table.find(key)->stages) {
           const size_t s = check.stages.size();
-          check.stages.push_back(
-              {row.workload, row.kind, row.us,
-               median(over_rounds([s](const auto& measured) { return measured.stage_us.at(s); }))});
+          check.stages.push_back({row.workload, row.kind, row.us,
+                                  percentile(over_rounds([s](const auto& measured) {
+                                               return measured.stage_us.at(s);
+                                             }),
+                                             kUndisturbed)});
         }
       }
       CHANAS_CHECK(check.stages.size() == plans[i].stages.size()) << check.name;

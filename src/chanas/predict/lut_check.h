@@ -49,7 +49,7 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 
 // --- Networks -----------------------------------------------------------------------------------
 
-// What is measured is the median over the rounds, each time divided by the slowdown around it.
+// Of each network, kUndisturbed of the rounds: rows are told in the same way.
 struct NetworkCheck {
   std::string name;
   RowSum rows;
@@ -63,22 +63,13 @@ struct NetworkCheck {
   };
   std::vector<Stage> stages;
 };
-// How much slower than usual (1: half of the measurements are faster) a device was at each of a
-// series of measurements: the median, over the measurement and its neighbours in time, of the time
-// over what the same network usually takes, which is the median of its times over their slowdowns;
-// repeated until both agree. 1 where each network was measured once. Shared machines are slower for
-// seconds to minutes, whatever runs. `networks[i]` is what `times_us[i]`, in the order of time, is
-// of.
-std::vector<double> slowdowns(const std::vector<size_t>& networks,
-                              const std::vector<double>& times_us);
 // Distinct random networks of a space, the cells in turn; fewer when the cells hold fewer.
 std::vector<Network> random_networks(const ArchSpace& space, const std::vector<SubSpace>& cells,
                                      int count, uint64_t seed);
 struct NetworkCheckOptions {
-  int samples = 60;  // calls of a network in a round
-  // All networks are measured this many times. Medians over the rounds survive minutes in which the
-  // device is slower.
-  int rounds = 1;
+  int samples = 30;  // calls of a network in a round, of which the median counts
+  // All networks are measured this many times, so that most are met undisturbed.
+  int rounds = 10;
 };
 // Measures each network end to end under its rows' choices. The halves of the list are measured in
 // turns: a term that is fitted on one of them and judged on the other one saw the same device.
