@@ -45,7 +45,7 @@ MeasureResult failure(TrialError error, std::string_view text) {
   return result;
 }
 
-// kUndisturbed of the passes, of which most must be valid.
+// Medians over passes, of which most must be valid.
 MeasureResult over_passes(const std::vector<MeasureResult>& passes) {
   std::vector<double> latency_us, warm_us, samples_us;
   for (const MeasureResult& pass : passes) {
@@ -58,8 +58,8 @@ MeasureResult over_passes(const std::vector<MeasureResult>& passes) {
   MeasureResult result = *std::find_if(passes.begin(), passes.end(),
                                        [&](const auto& pass) { return pass.ok() == valid; });
   if (!valid) return result;
-  result.latency_us = percentile(latency_us, kUndisturbed);
-  result.warm_us = percentile(warm_us, kUndisturbed);
+  result.latency_us = median(latency_us);
+  result.warm_us = median(warm_us);
   result.samples_us = std::move(samples_us);
   return result;
 }

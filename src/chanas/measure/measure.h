@@ -25,9 +25,10 @@ inline constexpr std::string_view kMeasuring = "produced-large-cold-hugepages";
 struct MeasurePlan {
   int threads = 1;
   int samples = 15;
-  // All candidates of a call are timed this often, one after the other, and kUndisturbed of the
-  // passes counts. What disturbs a shared machine lasts from milliseconds to seconds, longer than
-  // the samples of one pass: on one such machine a time that was taken again deviated by 7 %.
+  // All candidates of a call are timed this often, one after the other, and medians over the passes
+  // count: a schedule that is only fast undisturbed is not the best. What disturbs a shared machine
+  // lasts from milliseconds to seconds, longer than the samples of one pass: on one such machine a
+  // time that was taken again deviated by 7 %.
   int passes = 1;
   int64_t cold_bytes = 0;
   double compile_timeout_s = 20;
@@ -44,9 +45,10 @@ struct MeasurePlan {
 // that disturbances change between the turns of one (a quarter is left after half a second).
 inline constexpr int kCarefulPasses = 5;
 inline constexpr int kCarefulBatch = 24;
-// The percentile of times that were taken seconds apart. A shared machine has a speed of its own,
-// which times repeat to 1 %, and neighbours who slow it by a tenth for anything from none to all of
-// a minute: the median is one or the other, a low percentile finds the machine's.
+// The percentile, of times that were taken seconds apart, that says what something takes on an
+// undisturbed device. A shared machine has a speed of its own, which times repeat to 1 %, and
+// neighbours who slow it by a tenth for anything from none to all of a minute: the median is one or
+// the other.
 inline constexpr double kUndisturbed = 0.1;
 
 enum class TrialError {

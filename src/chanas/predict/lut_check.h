@@ -49,7 +49,8 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 
 // --- Networks -----------------------------------------------------------------------------------
 
-// Of each network, kUndisturbed of the rounds: rows are told in the same way.
+// Of each network, and of the stages inside it, kUndisturbed of the rounds: a term that was fitted
+// in one minute holds in another.
 struct NetworkCheck {
   std::string name;
   RowSum rows;
