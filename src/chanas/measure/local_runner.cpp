@@ -176,7 +176,7 @@ Status LocalRunner::run(Trial& trial, const MeasurePlan& plan, MeasureResult& re
   StatusOr<Json> reply = kernel.call("run",
                                      {{"kernel", trial.index},
                                       {"samples", plan.samples},
-                                      {"cold_bytes", plan.cold_bytes},
+                                      {"cold_bytes", plan.rounded_cold_bytes()},
                                       {"pin", plan.pin}},
                                      plan.run_timeout_s);
   if (!reply.ok()) return settle(trial, reply.status(), result);

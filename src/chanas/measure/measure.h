@@ -14,8 +14,8 @@
 namespace chanas {
 
 // The way of measuring, which changes when numbers of old and new would not compare: inputs just
-// produced, large outputs and scratch memory cold, huge pages.
-inline constexpr std::string_view kMeasuring = "produced-large-cold-hugepages";
+// produced, large outputs and scratch memory cold, rounded cold bytes, huge pages.
+inline constexpr std::string_view kMeasuring = "produced-large-cold-rounded-hugepages";
 
 // How a latency is taken (halide.md section 7): every sample is one call in the state in which a
 // network would make it: `cold_bytes` of other memory were read (the rest of the network's
@@ -36,8 +36,11 @@ struct MeasurePlan {
   int64_t memory_limit_bytes = int64_t{6} << 30;  // address space of the child
   bool pin = true;
 
-  // Names the plan in the keys of records: threads, cold_bytes (rounded up to a power of two) and
-  // kMeasuring.
+  // What is read: cold_bytes rounded up to a power of two, so that networks of about one size share
+  // their rows. More than the weights alone is right too where caches are shared: by the time of
+  // the next inference neighbours have taken a part of them.
+  int64_t rounded_cold_bytes() const;
+  // Names the plan in the keys of records: threads, rounded_cold_bytes and kMeasuring.
   std::string id() const;
 };
 

@@ -93,9 +93,13 @@ StatusOr<T> read_all(const Json& json, std::string_view what) {
 
 }  // namespace
 
+int64_t MeasurePlan::rounded_cold_bytes() const {
+  return cold_bytes <= 0 ? 0
+                         : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(cold_bytes)));
+}
+
 std::string MeasurePlan::id() const {
-  uint64_t cold = cold_bytes <= 0 ? 0 : std::bit_ceil(static_cast<uint64_t>(cold_bytes));
-  return fmt::format("threads{}-cold{}-{}", threads, cold, kMeasuring);
+  return fmt::format("threads{}-cold{}-{}", threads, rounded_cold_bytes(), kMeasuring);
 }
 
 std::string_view trial_error_name(TrialError error) {

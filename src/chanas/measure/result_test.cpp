@@ -15,11 +15,11 @@ TEST(MeasurePlan, IdNamesThreadsAndColdBytes) {
   auto id = [](int threads, int64_t cold) {
     return MeasurePlan{.threads = threads, .cold_bytes = cold}.id();
   };
-  EXPECT_EQ(id(1, 0), "threads1-cold0-produced-large-cold-hugepages");
-  EXPECT_EQ(id(2, 1), "threads2-cold1-produced-large-cold-hugepages");
-  EXPECT_EQ(id(2, 1000), "threads2-cold1024-produced-large-cold-hugepages");
-  EXPECT_EQ(id(2, 1024), "threads2-cold1024-produced-large-cold-hugepages");
-  EXPECT_EQ(id(2, 1025), "threads2-cold2048-produced-large-cold-hugepages");
+  EXPECT_EQ(id(1, 0), "threads1-cold0-produced-large-cold-rounded-hugepages");
+  EXPECT_EQ(id(2, 1), "threads2-cold1-produced-large-cold-rounded-hugepages");
+  EXPECT_EQ(id(2, 1000), "threads2-cold1024-produced-large-cold-rounded-hugepages");
+  EXPECT_EQ(id(2, 1024), "threads2-cold1024-produced-large-cold-rounded-hugepages");
+  EXPECT_EQ(id(2, 1025), "threads2-cold2048-produced-large-cold-rounded-hugepages");
   EXPECT_EQ((MeasurePlan{.samples = 99, .pin = false}.id()), MeasurePlan{}.id());
 }
 
