@@ -20,6 +20,10 @@ TEST(MeasurePlan, IdNamesThreadsAndColdBytes) {
   EXPECT_EQ(id(2, 1000), "threads2-cold1024-produced-large-cold-rounded-hugepages");
   EXPECT_EQ(id(2, 1024), "threads2-cold1024-produced-large-cold-rounded-hugepages");
   EXPECT_EQ(id(2, 1025), "threads2-cold2048-produced-large-cold-rounded-hugepages");
+  // What is read is what the id says: rows of one key are measured alike.
+  EXPECT_EQ((MeasurePlan{.cold_bytes = 1025}.rounded_cold_bytes()), 2048);
+  EXPECT_EQ((MeasurePlan{.cold_bytes = 1024}.rounded_cold_bytes()), 1024);
+  EXPECT_EQ(MeasurePlan{}.rounded_cold_bytes(), 0);
   EXPECT_EQ((MeasurePlan{.samples = 99, .pin = false}.id()), MeasurePlan{}.id());
 }
 
