@@ -273,8 +273,10 @@ Status compare(const CompareFlags& flags) {
     int failed = 0, near = 0;
     const Schedule defaults = default_schedule(lesson->space);
     for (const Record& r : lesson->records) {
-      failed += !r.result.ok();
-      if (!r.result.ok()) continue;
+      if (!r.result.ok()) {
+        ++failed;
+        continue;
+      }
       best_us = std::min(best_us, r.result.latency_us);
       if (r.schedule == defaults) default_us = r.result.latency_us;
     }

@@ -80,6 +80,23 @@ TEST(LocalRunner, SeveralThreads) {
   }
 }
 
+// Rows of one key are measured alike: what is read is what the key says, not what a network asked.
+TEST(LocalRunner, ColdMemoryIsThatOfTheKey) {
+  TemporaryFolder folder("cold-memory");
+  const std::string requests = join_path(folder.path(), "requests"),
+                    program = join_path(folder.path(), "program");
+  ASSERT_TRUE(
+      write_file_atomic(program, "#!/bin/sh\ntee -a '" + requests + "' | '" + kFake + "' \"$@\"\n")
+          .ok());
+  ASSERT_EQ(::chmod(program.c_str(), 0700), 0);
+  auto runner = make_local_runner({.program = program, .children = 1});
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  EXPECT_GT(measure(**runner, {candidate(**runner, 16)}, {.cold_bytes = 1025})[0].latency_us, 0);
+  const StatusOr<std::string> heard = read_file(requests);
+  ASSERT_TRUE(heard.ok()) << heard.status();
+  EXPECT_THAT(*heard, HasSubstr("\"cold_bytes\":2048"));
+}
+
 // Samples of all passes that were steady are there, of which most must be.
 TEST(LocalRunner, SeveralPasses) {
   std::unique_ptr<Runner> runner = make("steady:canary");

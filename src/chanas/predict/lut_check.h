@@ -54,8 +54,8 @@ Agreement agreement(const std::vector<RowCheck>& rows);
 struct NetworkCheck {
   std::string name;
   RowSum rows;
-  double measured_us = 0;  // end to end
-  double p10_us = 0, p90_us = 0;
+  double measured_us = 0;         // end to end
+  double p10_us = 0, p90_us = 0;  // of the calls of a round, as they came; medians over the rounds
   std::vector<double> rounds_us;  // as they were measured
   double spread = 0;              // slowest over fastest of them - 1
   struct Stage {
