@@ -7,7 +7,7 @@
 namespace chanas {
 namespace {
 
-constexpr double kLook = 0.2;    // seconds between looks at a device that is slower
+constexpr double kLook = 0.05;   // seconds between looks at a device that is slower
 constexpr double kSilence = 60;  // seconds between two news
 
 std::string in_words(double change) {

@@ -9,8 +9,10 @@ namespace chanas {
 
 class DriftWatch {
  public:
-  // More than this between two looks at the canary rejects what was measured in between.
-  static constexpr double kRejected = 0.05;
+  // More than this between two looks at the canary rejects what was measured in between. Less says
+  // little about the candidates and is common where cores are shared: at 5 % two cores of such a
+  // machine measured every other batch again.
+  static constexpr double kRejected = 0.1;
   // More than this against the usual time: the device is not what it was.
   static constexpr double kAway = 0.15;
   // A device that is slower is waited for so long, and in all for no more than this share of the

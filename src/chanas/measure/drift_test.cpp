@@ -18,12 +18,12 @@ TEST(Drift, ASteadyDeviceIsAccepted) {
 TEST(Drift, AMoveRejectsWhatWasMeasuredMeanwhileOnly) {
   DriftWatch watch;
   EXPECT_EQ(watch.begin(100, 0), 0);
-  EXPECT_FALSE(watch.accept(110));
-  EXPECT_EQ(watch.describe(), "slower by 10 %");
-  EXPECT_EQ(watch.begin(110, 1), 0);
-  EXPECT_TRUE(watch.accept(111));  // steady again, at another speed
+  EXPECT_FALSE(watch.accept(114));
+  EXPECT_EQ(watch.describe(), "slower by 14 %");
+  EXPECT_EQ(watch.begin(114, 1), 0);
+  EXPECT_TRUE(watch.accept(115));  // steady again, at another speed
   EXPECT_FALSE(watch.accept(100));
-  EXPECT_EQ(watch.describe(), "faster by 9 %");
+  EXPECT_EQ(watch.describe(), "faster by 12 %");
 }
 
 TEST(Drift, ANeighbourThatGoesIsWaitedFor) {

@@ -104,7 +104,7 @@ class LocalRunner : public Runner {
   Status start() { return children_[0].ensure(MeasurePlan{}.memory_limit_bytes); }
 
   const Target& target() const override { return target_; }
-  int batch_size() const override { return 2 * static_cast<int>(children_.size()); }
+  int batch_size() const override { return 4 * static_cast<int>(children_.size()); }
   StatusOr<std::vector<MeasureResult>> measure(std::span<const Candidate> candidates,
                                                const MeasurePlan& plan) override;
   StatusOr<NetworkMeasurement> measure_network(const ExecutionPlan& plan, int samples) override;
