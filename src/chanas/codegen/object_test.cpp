@@ -7,11 +7,15 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
+#include <regex>
+#include <sstream>
 
 #include "chanas/base/file.h"
 #include "chanas/codegen/kernel_check.h"
 #include "chanas/graph/interpreter.h"
 #include "chanas/runtime/halide_abi.h"
+#include "chanas/schedule/tiling.h"
 
 namespace chanas {
 namespace {
@@ -116,6 +120,51 @@ TEST(Codegen, DumpsShowLoopsAndProgram) {
   const auto program = dump_lowered(space, default_schedule(space));
   ASSERT_TRUE(program.ok()) << program.status().message();
   EXPECT_THAT(*program, testing::HasSubstr("weights"));
+}
+
+// The parallel loops of a nest by the value that they make: {"op1", 13}. Those of copies are left
+// out, and loops whose length the compiler does not print are 0.
+std::map<std::string, int> parallel_loops(const std::string& nest) {
+  std::map<std::string, int> loops;
+  std::istringstream lines(nest);
+  std::string value;
+  const std::regex produce("^ *produce (op[0-9]+|output)(\\$[0-9]+)?:"), other("^ *produce "),
+      parallel("^ *parallel [^ ]+( in \\[(-?[0-9]+), (-?[0-9]+)\\])?:");
+  for (std::string line; std::getline(lines, line);) {
+    std::smatch match;
+    if (std::regex_search(line, match, produce))
+      value = match[1];
+    else if (std::regex_search(line, other))
+      value = "";
+    else if (!value.empty() && std::regex_search(line, match, parallel))
+      loops[value] = match[2].matched ? std::stoi(match[3]) - std::stoi(match[2]) + 1 : 0;
+  }
+  return loops;
+}
+
+// What the cost model believes of how work is shared is what the compiler does.
+TEST(Codegen, ParallelTasksAreThoseOfTheLoopNest) {
+  int compared = 0;
+  for (int i = 0; i < 60; ++i) {
+    const Workload workload = example_workload(7, i);
+    const ScheduleSpace space = schedule_space(workload, *local_target(), 2);
+    Rng rng(7, "schedule", i);
+    const Schedule schedule = random_schedule(space, rng);
+    const std::vector<OpRole> roles = op_roles(workload);
+    const std::vector<int> tasks = parallel_tasks(space, roles, resolve(space, roles, schedule));
+    const auto nest = dump_loop_nest(space, schedule);
+    ASSERT_TRUE(nest.ok()) << nest.status().message();
+    for (const auto& [value, extent] : parallel_loops(*nest)) {
+      const size_t op =
+          value == "output" ? tasks.size() - 1 : static_cast<size_t>(std::stoi(value.substr(2)));
+      if (extent == 0) continue;
+      EXPECT_EQ(tasks[op], extent) << workload.describe() << "\n"
+                                   << to_text(space, schedule) << "\n"
+                                   << value;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 40);
 }
 
 // The triple that the target module made from cpuid is one that the compiler knows, with the vector

@@ -22,12 +22,6 @@ Expr part_start(const Expr& part, int factor, int extent) {
   return min(part * factor, extent - factor);
 }
 
-// One explicit loop of the output stage.
-struct Loop {
-  Expr* index;  // receives the loop's variable
-  int extent;
-};
-
 // The loops of the output on a GPU: lanes are threads, `bind` iterations of the innermost loop
 // outside the tile as well, all others together are blocks. r: vectors and pixels of the tile,
 // lanes, then `loops` loops from inside.
@@ -111,41 +105,26 @@ void Lowering::output_stage(int index, const Body& body) {
   const OpTile& tile = tiles_[index];
   const Shape& view = tiles_[index].view;
 
-  // Outermost first. Slices and strips are the loops in which the producer is computed.
-  Expr slice = 0, strip = 0, block = 0, row = 0, tile_x = 0;
-  const Loop slices = {&slice, tile.vectors / tile.slice_vectors},
-             strips = {&strip, ceil_div(view.h, tile.strip_rows)};
-  const Loop blocks = {&block, tile.slice_vectors / tile.channel_vectors},
-             rows = {&row, tile.strip_rows};
-  const Loop tiles = {&tile_x, ceil_div(view.w, tile.pixels)};
-  std::vector<Loop> all;
-  if (self.kind == OpKind::kDepthwise)
-    all = tile.order == 0 ? std::vector{slices, strips, blocks, rows, tiles}
-                          : std::vector{strips, slices, rows, blocks, tiles};
-  else
-    all = tile.order == 0 ? std::vector{slices, strips, blocks, rows, tiles}
-                          : std::vector{slices, strips, rows, tiles, blocks};
-  std::vector<Loop> loops;
-  int around_producer = 0;
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (all[i].extent == 1) continue;
-    loops.push_back(all[i]);
-    if (i < 2) ++around_producer;
-  }
-
-  const bool parallel = space_.threads > 1 && tile.parallel > 0 && !loops.empty();
-  const bool fuse = parallel && tile.parallel == 2 && loops.size() > 1 && around_producer != 1;
+  const OutputLoops outer = output_loops(self, tile, space_.threads);
+  const auto& loops = outer.loops;
   // Lanes inside the tile on a CPU, around it on a GPU, whose threads hold a lane of a tile each.
   const int lane = gpu() ? 2 : 0, vector = gpu() ? 0 : 1, pixel = gpu() ? 1 : 2;
   std::vector<Halide::Range> ranges(3);
   ranges[lane] = {0, tile.vector};
   ranges[vector] = {0, tile.channel_vectors};
   ranges[pixel] = {0, tile.pixels};
-  for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].extent);
+  for (size_t i = loops.size(); i-- > 0;) ranges.emplace_back(0, loops[i].second);
   if (loops.empty()) ranges.emplace_back(0, 1);
   const RDom r(ranges);
   const int outermost = r.dimensions() - 1;
-  for (size_t i = 0; i < loops.size(); ++i) *loops[i].index = r[outermost - static_cast<int>(i)];
+  const auto index_of = [&](OutputLoop kind) -> Expr {
+    for (size_t i = 0; i < loops.size(); ++i)
+      if (loops[i].first == kind) return r[outermost - static_cast<int>(i)];
+    return 0;
+  };
+  const Expr slice = index_of(OutputLoop::kSlices), strip = index_of(OutputLoop::kStrips),
+             block = index_of(OutputLoop::kBlocks), row = index_of(OutputLoop::kRows),
+             tile_x = index_of(OutputLoop::kTiles);
 
   const Place place = {r[lane], part_start(tile_x, tile.pixels, view.w) + r[pixel],
                        part_start(strip, tile.strip_rows, view.h) + row,
@@ -169,16 +148,17 @@ void Lowering::output_stage(int index, const Body& body) {
   stage.vectorize(r[0]).unroll(r[1]);
   if (body.place) stage.unroll(r[2]);
   RVar fused("fused");
+  const bool fuse = outer.parallel == 2;
   if (fuse) stage.fuse(r[outermost - 1], r[outermost], fused);
   // The loops by number from outside; the two outermost may be one.
   const auto loop = [&](int number) {
     return LoopLevel(output_, fuse && number < 2 ? fused : r[outermost - number]);
   };
-  if (parallel) stage.parallel(fuse ? fused : r[outermost]);
+  if (outer.parallel > 0) stage.parallel(fuse ? fused : r[outermost]);
   if (body.place) body.place(loop(outermost - 3));
   // One slice and one strip that are the whole: the producer comes first.
-  place_producer(index,
-                 around_producer > 0 ? std::optional(loop(around_producer - 1)) : std::nullopt);
+  place_producer(index, outer.around_producer > 0 ? std::optional(loop(outer.around_producer - 1))
+                                                  : std::nullopt);
 }
 
 void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixels,

@@ -135,4 +135,57 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
   return tiles;
 }
 
+OutputLoops output_loops(const Op& op, const OpTile& tile, int threads) {
+  using enum OutputLoop;
+  const std::pair slices = {kSlices, tile.vectors / tile.slice_vectors},
+                  strips = {kStrips, ceil_div(tile.view.h, tile.strip_rows)},
+                  blocks = {kBlocks, tile.slice_vectors / tile.channel_vectors},
+                  rows = {kRows, tile.strip_rows},
+                  tiles = {kTiles, ceil_div(tile.view.w, tile.pixels)};
+  OutputLoops result;
+  if (tile.order == 0)
+    result.loops = {slices, strips, blocks, rows, tiles};
+  else if (op.kind == OpKind::kDepthwise)
+    result.loops = {strips, slices, rows, blocks, tiles};
+  else
+    result.loops = {slices, strips, rows, tiles, blocks};
+  std::erase_if(result.loops, [](const auto& loop) { return loop.second == 1; });
+  for (const auto& [kind, extent] : result.loops)
+    result.around_producer += kind == kSlices || kind == kStrips;
+  if (threads > 1 && tile.parallel > 0 && !result.loops.empty())
+    result.parallel =
+        tile.parallel == 2 && result.loops.size() > 1 && result.around_producer != 1 ? 2 : 1;
+  return result;
+}
+
+std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<OpRole>& roles,
+                                const std::vector<OpTile>& tiles) {
+  const Graph& graph = space.workload.graph;
+  std::vector<int> tasks(tiles.size(), 1);
+  if (space.threads == 1) return tasks;
+  for (size_t i = tiles.size(); i-- > 0;) {
+    const OpTile& tile = tiles[i];
+    if (roles[i].lanes < 0) continue;
+    if (roles[i].final) {
+      const OutputLoops outer = output_loops(graph.ops[i], tile, space.threads);
+      for (int l = 0; l < outer.parallel; ++l)
+        tasks[i] *= outer.loops[static_cast<size_t>(l)].second;
+      continue;
+    }
+    const auto user = static_cast<size_t>(graph.users(static_cast<int>(i))[0]);
+    const int blocks = tile.vectors / tile.channel_vectors;
+    if (roles[user].producer == static_cast<int>(i) && tiles[user].inside)
+      tasks[i] = tasks[user];
+    else if (tile.parallel == 0)
+      tasks[i] = 1;
+    else if (tile.sliced())
+      tasks[i] = tile.vectors / tile.slice_vectors;
+    else if (tile.order == 1)
+      tasks[i] = tile.padded_h;
+    else
+      tasks[i] = tile.parallel == 2 ? tile.padded_h * blocks : blocks;
+  }
+  return tasks;
+}
+
 }  // namespace chanas

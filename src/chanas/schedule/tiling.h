@@ -4,6 +4,7 @@
 
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "chanas/schedule/roles.h"
@@ -70,6 +71,21 @@ struct OpTile : OpChoices {
 // (checked).
 std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                             const Schedule& schedule);
+
+// A loop around the register tile of the op that makes the output.
+enum class OutputLoop { kSlices, kStrips, kBlocks, kRows, kTiles };
+struct OutputLoops {
+  // Outermost first, with their iterations; loops of one iteration are left out. Slices and strips,
+  // in which the producer is computed, come before the others.
+  std::vector<std::pair<OutputLoop, int>> loops;
+  int around_producer = 0;  // slices and strips
+  int parallel = 0;         // so many of the outermost ones together are the parallel loop
+};
+OutputLoops output_loops(const Op& op, const OpTile& tile, int threads);
+
+// Iterations of the parallel loop in which each op is computed; 1: by one thread.
+std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<OpRole>& roles,
+                                const std::vector<OpTile>& tiles);
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 inline int round_up(int a, int b) { return ceil_div(a, b) * b; }

@@ -16,6 +16,11 @@ constexpr double kFmaLatency = 4;
 
 double speedup(int threads) { return std::pow(static_cast<double>(threads), 0.85); }
 
+// Time on so many threads over that of work in equal shares.
+double imbalance(int tasks, int threads) {
+  return static_cast<double>(ceil_div(tasks, threads)) * threads / tasks;
+}
+
 double value_bytes(const Op& op) { return 4.0 * static_cast<double>(op.shape.elements()); }
 
 double input_output_bytes(const Graph& graph) {
@@ -42,7 +47,6 @@ struct RegisterTile {
   double product = 1, sum = 0;  // of the factors
   double waste = 1;             // computed over needed
   double unroll = 1;
-  double blocks = 1;  // tiles of the op
 };
 
 struct Analysis {
@@ -51,6 +55,7 @@ struct Analysis {
   std::vector<RegisterTile> registers;  // one per op
   std::vector<double> rows;             // of each op that are computed at a time
   std::vector<double> again;            // rows computed over those needed, for the seams of strips
+  std::vector<int> tasks;               // iterations of the parallel loop around each op
 };
 
 // Strips reach through every op that asks for its producer inside.
@@ -76,6 +81,7 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
   Analysis a;
   a.roles = op_roles(space.workload);
   a.tiles = resolve(space, a.roles, schedule);
+  a.tasks = parallel_tasks(space, a.roles, a.tiles);
   follow_strips(space.workload.graph, a);
   a.registers.resize(a.roles.size());
   for (size_t i = 0; i < space.fields.size(); ++i) {
@@ -86,7 +92,6 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
     if (field.primitive != Primitive::kSplit || value < 1) continue;
     tile.product *= value;
     tile.sum += value;
-    if (field.extent > 0) tile.blocks *= ceil_div(field.extent, value);
   }
   for (size_t i = 0; i < a.roles.size(); ++i) {
     const Op& op = space.workload.graph.ops[i];
@@ -150,7 +155,8 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
     const double live = accumulators + loads;
     if (live > target.vector_registers) step += 0.5 * (live - target.vector_registers);
     step += 1.0 / registers.unroll;
-    cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i];
+    cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i] *
+              imbalance(a.tasks[i], space.threads);
     const double bytes = live_input_bytes(op, input, tile, a.rows[i]);
     if (bytes > static_cast<double>(target.l2_bytes) / 2) {
       traffic_us += 2 * value_bytes(input) / kStreamBytesPerUs;
@@ -211,7 +217,7 @@ ScheduleFeatures schedule_features(const ScheduleSpace& space, const Schedule& s
         std::max(1.0, static_cast<double>(a.tiles[i].vector) / space.target.vector_floats);
     features.derived.push_back(std::log2(a.registers[i].product * width));
     features.derived.push_back(4 * std::log2(a.registers[i].waste));
-    grain = a.registers[i].blocks;
+    grain = a.tasks[i];
   }
   features.derived.push_back(
       0.5 * std::log2(working_set_bytes(graph, a) / static_cast<double>(space.target.l1_bytes)));

@@ -52,6 +52,18 @@ struct Task {
   int tried() const { return history.count() + static_cast<int>(pending.size()); }
 };
 
+// A schedule of a workload in its space with other threads, where fields may be missing (what is
+// parallel) or be new; those are the default's.
+Schedule moved(const ScheduleSpace& from, const Schedule& schedule, const ScheduleSpace& to) {
+  if (from.threads == to.threads || schedule.values.size() != from.fields.size()) return schedule;
+  Schedule result = default_schedule(to);
+  for (size_t i = 0; i < to.fields.size(); ++i) {
+    const int there = from.find(to.fields[i].name);
+    if (there >= 0) result.values[i] = schedule.values[static_cast<size_t>(there)];
+  }
+  return result;
+}
+
 struct Slot {
   Task* task;
   Proposal proposal;
@@ -71,9 +83,9 @@ class Tuner {
 
  private:
   void learn(const Lesson& lesson);
-  // Of the same workload as a task, measured under another plan.
+  // Of the same workload as a task, measured under another plan or with other threads.
   static void hint(const Lesson& lesson, Task& task);
-  // Learns from what the store holds of the device and thread count under other plans.
+  // Learns from what the store holds of the device under other plans and with other threads.
   Status learn_from_other_plans(const std::map<std::string, size_t>& index);
   std::optional<Proposal> propose(const Task& task);
   // What the next trial of each task is expected to gain, and which tasks make rows.
@@ -184,8 +196,9 @@ void Tuner::hint(const Lesson& lesson, Task& task) {
   std::vector<std::pair<double, Schedule>> valid;
   const History history(lesson.records);
   for (const internal::Trial& trial : history.trials()) {
-    if (trial.ok && check_legal(task.space, trial.schedule).ok()) {
-      valid.emplace_back(trial.latency_us, trial.schedule);
+    Schedule schedule = moved(lesson.space, trial.schedule, task.space);
+    if (trial.ok && check_legal(task.space, schedule).ok()) {
+      valid.emplace_back(trial.latency_us, std::move(schedule));
     }
   }
   std::stable_sort(valid.begin(), valid.end(),
@@ -200,16 +213,15 @@ Status Tuner::learn_from_other_plans(const std::map<std::string, size_t>& index)
   for (const auto& [key, count] : keys) {
     RecordKey other = key_;
     other.plan = key.plan;
+    other.threads = key.threads;
     if (key == key_ || !(key == other)) continue;
     CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> lessons,
                             read_lessons(store_, key, runner_.target()));
     for (const Lesson& lesson : lessons) {
       const auto task = index.find(lesson.space.workload.fingerprint());
-      if (task == index.end()) {
-        learn(lesson);
-      } else {
-        hint(lesson, tasks_[task->second]);
-      }
+      if (task != index.end()) hint(lesson, tasks_[task->second]);
+      // Under the same threads its times would pass for the task's own.
+      if (task == index.end() || key.threads != key_.threads) learn(lesson);
     }
   }
   return absl::OkStatus();

@@ -70,8 +70,8 @@ std::string to_confirm(const TuneProgress& progress);
 // nothing, and after a kill it continues. What is proposed is a function of the options, the tasks
 // and the records under the key, in their order, so a search replays from its records. The "gp"
 // strategy learns from all workloads of a kind together, and from what the store holds of the same
-// device and thread count under other plans (networks of other sizes); the best schedules that the
-// same workload has there are tried after its default.
+// device under other plans (networks of other sizes) and with other threads; the best schedules
+// that the same workload has there are tried after its default.
 // Failed trials are not repeated either, unless nothing at all ever worked.
 //
 // A schedule that is the best of several is measured again at the end where a table row is made of
@@ -91,7 +91,7 @@ Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
 struct Proposal {
   Schedule schedule;
   // "default", "random", "mutation", "crossover", "descent" (neighbour of the best), "transfer"
-  // (best of another shape, or of another plan), "grid"
+  // (best of another shape, of another plan or with other threads), "grid"
   std::string origin;
 };
 // A search of one workload alone in `space`, which may offer fewer choices than the workload has:

@@ -242,6 +242,43 @@ TEST_F(TunerTest, StartsFromOtherPlans) {
   EXPECT_EQ(store->summaries(testing_key())->size(), before.size());
 }
 
+// What the best schedules for one thread say of tiles holds for two.
+TEST_F(TunerTest, StartsFromOtherThreads) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.strategy = "evolution", .trials = 8}).ok());
+  const std::vector<TuningSummary> before = *store->summaries(testing_key());
+  MeasurePlan other = testing_plan();
+  other.threads = 2;
+  const RecordKey key = record_key(runner.target(), other);
+  ASSERT_TRUE(
+      tune(runner, *store, tasks, other, {.strategy = "evolution", .trials = 2}, nullptr).ok());
+  int transferred = 0;
+  for (const TuningSummary& summary : before) {
+    const std::vector<Record> records = *store->records(summary.workload, key);
+    ASSERT_GE(records.size(), 2u);
+    if (summary.best == summary.default_schedule || records[1].origin != "transfer") continue;
+    ++transferred;
+    const Workload workload = **store->workload(summary.workload);
+    const ScheduleSpace one = schedule_space(workload, runner.target(), 1),
+                        two = schedule_space(workload, runner.target(), 2);
+    EXPECT_GT(two.fields.size(), one.fields.size());
+    // Its best ones there, as far as they are legal here.
+    const std::vector<Record> there = *store->records(summary.workload, testing_key());
+    std::set<double> us;
+    for (const Record& record : there) {
+      bool same = true;
+      for (const Field& field : one.fields) {
+        same = same &&
+               one.value(record.schedule, field.name) == two.value(records[1].schedule, field.name);
+      }
+      if (same) us.insert(record.result.latency_us);
+    }
+    EXPECT_TRUE(us.contains(summary.best_us)) << workload.describe();
+  }
+  EXPECT_GT(transferred, 3);
+  EXPECT_EQ(store->summaries(testing_key())->size(), before.size());
+}
+
 TEST_F(TunerTest, FillsBatchesWithDifferentWorkloads) {
   WatchedRunner runner(make_simulated_runner(), 4);
   ASSERT_TRUE(run(runner, {.trials = 5}).ok());
