@@ -86,7 +86,7 @@ class Tuner {
   // Of the same workload as a task, measured under another plan or with other threads.
   static void hint(const Lesson& lesson, Task& task);
   // Learns from what the store holds of the device under other plans and with other threads.
-  Status learn_from_other_plans(const std::map<std::string, size_t>& index);
+  Status learn_from_other_keys(const std::map<std::string, size_t>& index);
   std::optional<Proposal> propose(const Task& task);
   // What the next trial of each task is expected to gain, and which tasks make rows.
   void weigh();
@@ -136,7 +136,7 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     added.experience = &experience_[task.workload.kind()];
     added.experience->know(added.space);
   }
-  CHANAS_RETURN_IF_ERROR(learn_from_other_plans(index));
+  CHANAS_RETURN_IF_ERROR(learn_from_other_keys(index));
   std::vector<Record> records;
   CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> stored,
                           read_lessons(store_, key_, runner_.target()));
@@ -208,7 +208,7 @@ void Tuner::hint(const Lesson& lesson, Task& task) {
   }
 }
 
-Status Tuner::learn_from_other_plans(const std::map<std::string, size_t>& index) {
+Status Tuner::learn_from_other_keys(const std::map<std::string, size_t>& index) {
   CHANAS_ASSIGN_OR_RETURN(const auto keys, store_.keys());
   for (const auto& [key, count] : keys) {
     RecordKey other = key_;
