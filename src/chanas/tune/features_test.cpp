@@ -1,5 +1,6 @@
 #include "chanas/tune/features.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,6 +43,29 @@ TEST(Draft, KnowsOfStripsThroughAnUnslicedOp) {
   EXPECT_LT(draft_us(space, strips), 0.8 * draft_us(space, whole));
   // Rows at the seams are computed twice.
   EXPECT_LT(draft_us(space, strips), draft_us(space, changed(strips, "op3.strip", 1)));
+}
+
+// Two threads share 7 blocks of channels as 4 and 3, and one that does all takes twice as long.
+TEST(Draft, KnowsOfUnequalSharesOfThreads) {
+  const Unit unit{.h_in = 14, .c_in = 64, .c_mid = 112, .c_out = 64};
+  Target target = simulated_target();
+  target.vector_floats = 16;
+  target.vector_registers = 32;
+  const ScheduleSpace space =
+      schedule_space(unit_element(unit).cuts[0].groups[0].workload, target, 2);
+  const auto draft = [&](int parallel) {
+    const std::string text = fmt::format(
+        "op1.vector=16 op1.channel_vectors=1 op1.pixels=14 op1.unroll=1 op1.order=0 "
+        "op1.parallel={}",
+        parallel);
+    const StatusOr<Schedule> schedule = parse_schedule(space, text);
+    CHANAS_CHECK(schedule.ok()) << schedule.status();
+    return draft_us(space, *schedule);
+  };
+  const double even = draft(2);  // 7 blocks on 14 tiles of pixels
+  EXPECT_LT(even, draft(1));
+  EXPECT_LT(draft(1), 8.0 / 7 * even + 1e-9);
+  EXPECT_GT(draft(0), 1.7 * even);
 }
 
 }  // namespace
