@@ -2,6 +2,7 @@
 #   Adds to `target` a generated source that defines
 #     std::vector<std::pair<std::string, std::string>> chanas::<name>();   // (file name, contents)
 #   so that programs carry the text files they need (spaces, published networks, runtime sources).
+#   a.gz is carried as the text a.
 
 function(chanas_embed)
   cmake_parse_arguments(ARG "" "TARGET;FUNCTION" "FILES" ${ARGN})

@@ -14,6 +14,7 @@
 #include "chanas/cli/model.h"
 #include "chanas/pipeline/config.h"
 #include "chanas/tune/latency_table.h"
+#include "chanas/tune/pretraining.h"
 #include "chanas/tune/tuner.h"
 
 namespace chanas {
@@ -23,7 +24,7 @@ struct Flags {
   std::string what = "demo";
   DeviceFlags device{.device = "local", .store = "chanas.db", .threads = 1};
   std::string strategy = "gp";
-  std::string learn;
+  std::string learn = "shipped";
   int trials = 16;
   std::string budget = "0";
   uint64_t seed = 1;
@@ -50,18 +51,18 @@ Status tune_command(const Flags& flags, const Globals& globals) {
   options.seed = flags.seed;
   CHANAS_ASSIGN_OR_RETURN(options.budget_s, parse_duration(flags.budget));
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
-  if (!flags.learn.empty()) {
-    CHANAS_ASSIGN_OR_RETURN(auto store, Store::open(flags.learn));
-    CHANAS_ASSIGN_OR_RETURN(options.lessons, read_lessons(*store));
-  }
   device.plan.cold_bytes = weight_bytes;
   device.key = record_key(device.runner->target(), device.plan);
   std::vector<TuningTask> tasks = tuning_tasks(elements);
+  if (options.strategy == "gp") {
+    CHANAS_ASSIGN_OR_RETURN(options.lessons, lessons_of(flags.learn, device.runner->target(),
+                                                        device.plan.threads, tasks));
+  }
   log_info("tuning {} workloads of {} for {}, {} thread(s)", tasks.size(), flags.what,
            device.runner->target().name, device.plan.threads);
   TuneProgress last;
   const auto start = std::chrono::steady_clock::now();
-  int known = -1;  // trials that the store held
+  bool is_first = true;
   double per_minute = 0;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
@@ -71,13 +72,11 @@ Status tune_command(const Flags& flags, const Globals& globals) {
           last = p;
           const double scale =
               static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total);
-          if (known < 0) {
-            known = p.done;
-            progress.start_at(known * scale);
-          }
+          if (is_first) progress.start_at(p.done * scale);
+          is_first = false;
           const std::chrono::duration<double, std::ratio<60>> minutes =
               std::chrono::steady_clock::now() - start;
-          per_minute = (p.done - known) / std::max(minutes.count(), 1e-3);
+          per_minute = p.measured / std::max(minutes.count(), 1e-3);
           if (globals.quiet) return;
           progress.update(
               p.done * scale,
@@ -95,7 +94,7 @@ Status tune_command(const Flags& flags, const Globals& globals) {
   }
   if (globals.json) {
     print_json({{"workloads", tasks.size()},
-                {"trials", last.done},
+                {"trials", last.trials},
                 {"failures", last.failures},
                 {"trials_per_minute", per_minute},
                 {"rows", table.rows().size()},
@@ -105,7 +104,7 @@ Status tune_command(const Flags& flags, const Globals& globals) {
     fmt::print(
         "{} rows in {}: all rows together {:.2f}x faster than under default schedules ({} trials, "
         "{} failed, {:.0f} a minute)\n",
-        table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.done,
+        table.rows().size(), flags.device.store, tuned > 0 ? untuned / tuned : 1, last.trials,
         last.failures, per_minute);
   }
   return absl::OkStatus();
@@ -123,7 +122,9 @@ void add_tune(CLI::App& app, Cli& cli) {
   sub->add_option("--strategy", flags->strategy, "gp, evolution, random or grid")
       ->capture_default_str();
   sub->add_option("--learn", flags->learn,
-                  "another store, of other shapes or devices, that gp learns from");
+                  "what gp learns from besides the store: shipped (records of other machines that "
+                  "come with the program), none, or also another store's file")
+      ->capture_default_str();
   sub->add_option("--trials", flags->trials, "schedules per workload")
       ->capture_default_str()
       ->check(CLI::Range(1, 100000));

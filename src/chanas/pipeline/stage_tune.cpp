@@ -7,6 +7,7 @@
 #include "chanas/base/progress.h"
 #include "chanas/pipeline/stages.h"
 #include "chanas/predict/lut_check.h"
+#include "chanas/tune/pretraining.h"
 #include "chanas/tune/tuner.h"
 
 namespace chanas {
@@ -62,6 +63,9 @@ Status run_tune_stage(StageContext& context, Json& output) {
   options.random_starts = options.trials / 8;
   options.seed = config.seed;
   std::vector<TuningTask> tasks = tuning_tasks(space_elements(space));
+  if (options.strategy == "gp") {
+    options.lessons = pretraining_lessons(runner->target(), plan.threads, tasks);
+  }
   log_info("  {} workloads on {}, {} thread(s)", tasks.size(), runner->target().name, plan.threads);
 
   Json history = Json::array();
@@ -87,7 +91,7 @@ Status run_tune_stage(StageContext& context, Json& output) {
   }
   history.push_back({last.done, last.speedup});
   output["workloads"] = tasks.size();
-  output["trials"] = last.done;
+  output["trials"] = last.trials;
   output["failures"] = last.failures;
   output["speedup"] = last.speedup;
   output["history"] = history;

@@ -82,11 +82,12 @@ class Tuner {
   Status run(const std::function<void(const TuneProgress&)>& progress);
 
  private:
+  // A lesson that is not of the tasks' own records: its trials are experience, and where a task has
+  // its workload, its best schedules are tried after the default.
   void learn(const Lesson& lesson);
-  // Of the same workload as a task, measured under another plan or with other threads.
   static void hint(const Lesson& lesson, Task& task);
   // Learns from what the store holds of the device under other plans and with other threads.
-  Status learn_from_other_keys(const std::map<std::string, size_t>& index);
+  Status learn_from_other_keys();
   std::optional<Proposal> propose(const Task& task);
   // What the next trial of each task is expected to gain, and which tasks make rows.
   void weigh();
@@ -110,16 +111,16 @@ class Tuner {
   const RecordKey key_;
   std::unique_ptr<SearchStrategy> strategy_;
   std::vector<Task> tasks_;
+  std::map<std::string, size_t> index_;           // of tasks_, by fingerprint
   std::map<std::string, Experience> experience_;  // by kind
 };
 
 Status Tuner::load(const std::vector<TuningTask>& tasks) {
   CHANAS_ASSIGN_OR_RETURN(strategy_, internal::make_strategy(options_.strategy));
   CHANAS_RETURN_IF_ERROR(store_.put_device(runner_.target()));
-  std::map<std::string, size_t> index;
   for (const TuningTask& task : tasks) {
     const std::string fingerprint = task.workload.fingerprint();
-    const auto [entry, is_new] = index.emplace(fingerprint, tasks_.size());
+    const auto [entry, is_new] = index_.emplace(fingerprint, tasks_.size());
     if (!is_new) {
       Task& known = tasks_[entry->second];
       known.weight += task.weight;
@@ -136,14 +137,14 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
     added.experience = &experience_[task.workload.kind()];
     added.experience->know(added.space);
   }
-  CHANAS_RETURN_IF_ERROR(learn_from_other_keys(index));
+  CHANAS_RETURN_IF_ERROR(learn_from_other_keys());
   std::vector<Record> records;
   CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> stored,
                           read_lessons(store_, key_, runner_.target()));
   for (const Lesson& lesson : options_.lessons) learn(lesson);
   for (const Lesson& lesson : stored) {
-    const auto task = index.find(lesson.space.workload.fingerprint());
-    if (task == index.end()) {
+    const auto task = index_.find(lesson.space.workload.fingerprint());
+    if (task == index_.end()) {
       learn(lesson);
     } else {
       tasks_[task->second].history = History(lesson.records);
@@ -158,7 +159,7 @@ Status Tuner::load(const std::vector<TuningTask>& tasks) {
             [](const Record& a, const Record& b) { return a.id < b.id; });
   if (start_again) records.clear();
   for (const Record& record : records) {
-    const Task& task = tasks_[index.at(record.workload)];
+    const Task& task = tasks_[index_.at(record.workload)];
     task.experience->add(task.space, internal::trial_of(record));
   }
   if (start_again) {
@@ -187,6 +188,14 @@ void Tuner::weigh() {
 void Tuner::learn(const Lesson& lesson) {
   const auto kind = experience_.find(lesson.space.workload.kind());
   if (kind == experience_.end()) return;
+  if (const auto found = index_.find(lesson.space.workload.fingerprint()); found != index_.end()) {
+    Task& task = tasks_[found->second];
+    hint(lesson, task);
+    // On the same device its times would pass for the task's own.
+    if (lesson.space.threads == key_.threads && lesson.space.target.fingerprint() == key_.device) {
+      return;
+    }
+  }
   for (const Record& record : lesson.records) {
     kind->second.add(lesson.space, internal::trial_of(record));
   }
@@ -208,7 +217,7 @@ void Tuner::hint(const Lesson& lesson, Task& task) {
   }
 }
 
-Status Tuner::learn_from_other_keys(const std::map<std::string, size_t>& index) {
+Status Tuner::learn_from_other_keys() {
   CHANAS_ASSIGN_OR_RETURN(const auto keys, store_.keys());
   for (const auto& [key, count] : keys) {
     RecordKey other = key_;
@@ -217,12 +226,7 @@ Status Tuner::learn_from_other_keys(const std::map<std::string, size_t>& index) 
     if (key == key_ || !(key == other)) continue;
     CHANAS_ASSIGN_OR_RETURN(const std::vector<Lesson> lessons,
                             read_lessons(store_, key, runner_.target()));
-    for (const Lesson& lesson : lessons) {
-      const auto task = index.find(lesson.space.workload.fingerprint());
-      if (task != index.end()) hint(lesson, tasks_[task->second]);
-      // Under the same threads its times would pass for the task's own.
-      if (task == index.end() || key.threads != key_.threads) learn(lesson);
-    }
+    for (const Lesson& lesson : lessons) learn(lesson);
   }
   return absl::OkStatus();
 }
@@ -365,6 +369,7 @@ TuneProgress Tuner::count() const {
     const bool is_finished = finished(task);
     const int tried = task.history.count();
     progress.done += is_finished ? options_.trials : std::min(tried, options_.trials);
+    progress.trials += tried;
     progress.workloads_done += is_finished;
     progress.failures += task.history.failures();
     if (const double us = task.history.default_us(); us > 0) {
@@ -401,13 +406,14 @@ void Tuner::report_failing() const {
 
 Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
   const auto start = std::chrono::steady_clock::now();
-  int measured = 0;
+  int measured = 0, trials = 0;  // with and without winners that were measured again
   bool confirming = false;
   MeasurePlan careful = plan_;
   careful.passes = kCarefulPasses;
   for (;;) {
     const size_t waiting = unconfirmed().size();
     TuneProgress now = count();
+    now.measured = trials;
     if (confirming) now.unconfirmed = static_cast<int>(waiting);
     if (progress) progress(now);
     CHANAS_RETURN_IF_ERROR(annotate(check_cancelled(), "tuning (all measured trials are stored)"));
@@ -424,8 +430,13 @@ Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
     if (batch.empty()) break;
     CHANAS_RETURN_IF_ERROR(measure(batch, confirming ? careful : plan_));
     measured += static_cast<int>(batch.size());
+    if (!confirming) trials += static_cast<int>(batch.size());
   }
-  if (progress) progress(count());  // who is exhausted was seen only now
+  if (progress) {  // who is exhausted was seen only now
+    TuneProgress last = count();
+    last.measured = trials;
+    progress(last);
+  }
   report_failing();
   return absl::OkStatus();
 }

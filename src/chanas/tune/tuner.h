@@ -36,7 +36,8 @@ struct TuneOptions {
   // gp: a workload is done after that many trials without gain when the model expects none either;
   // 0: never.
   int patience = 40;
-  // gp: learnt from besides the store's own records under the key.
+  // gp: learnt from besides the store's own records under the key (pretraining.h); of the same
+  // workload as a task, the best schedules are tried after the default.
   std::vector<Lesson> lessons = {};
 };
 const std::vector<std::string>& strategy_names();
@@ -56,7 +57,9 @@ struct TuningTask {
 };
 
 struct TuneProgress {
-  int done = 0, total = 0;  // trials
+  int done = 0, total = 0;  // trials; those that a finished workload does not need count as done
+  int trials = 0;           // in the store
+  int measured = 0;         // of them by this call
   int workloads_done = 0, workloads = 0;
   int failures = 0;
   int unconfirmed = 0;   // best schedules still to be measured again; 0 while trials go on

@@ -1,0 +1,95 @@
+#include "chanas/tune/pretraining.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
+#include <utility>
+
+namespace chanas {
+
+std::vector<std::pair<std::string, std::string>> embedded_pretraining();  // (file name, JSON)
+
+namespace {
+
+// "x86-64" and "arm-64" of their triples.
+std::string_view architecture(const Target& target) {
+  const std::string_view triple = target.triple;
+  return triple.substr(0, triple.find('-', triple.find('-') + 1));
+}
+
+bool is_alike(const Target& a, const Target& b) {
+  return architecture(a) == architecture(b) && a.vector_floats == b.vector_floats &&
+         a.gpu() == b.gpu() && a.simulated == b.simulated;
+}
+
+// As data/make.py writes them. The file is part of the program: a mistake in it is a bug.
+template <typename T>
+T check_value(StatusOr<T> value) {
+  CHANAS_CHECK(value.ok()) << value.status();
+  return *std::move(value);
+}
+
+Lesson lesson_of(const Workload& workload, const Json& trials, const Target& device, int threads) {
+  Lesson lesson{schedule_space(workload, device, threads), {}};
+  for (const Json& trial : trials) {
+    Record& record = lesson.records.emplace_back();
+    record.workload = workload.fingerprint();
+    record.key = {.device = device.fingerprint(), .threads = threads, .plan = {}};
+    record.result.latency_us = trial.at(0).get<double>();
+    for (size_t i = 1; i < trial.size(); ++i) {
+      record.schedule.values.push_back(trial.at(i).get<int>());
+    }
+  }
+  return lesson;
+}
+
+}  // namespace
+
+std::vector<Lesson> pretraining_lessons(const Target& target, int threads,
+                                        std::span<const TuningTask> tasks) {
+  std::set<std::string> kinds;
+  for (const TuningTask& task : tasks) kinds.insert(task.workload.kind());
+  std::vector<Lesson> lessons;
+  if (target.simulated) return lessons;
+  for (const auto& [name, text] : embedded_pretraining()) {
+    const Json tables = check_value(parse_json(text));
+    for (const Json& table : tables) {
+      const Target device = check_value(target_from_json(table.at("device")));
+      if (table.at("schedule_version") != kScheduleVersion || !is_alike(device, target)) continue;
+      const int measured_with = table.at("threads").get<int>();
+      for (const Json& entry : table.at("workloads")) {
+        const Workload workload = check_value(workload_from_json(entry.at("graph")));
+        if (!kinds.contains(workload.kind())) continue;
+        lessons.push_back(lesson_of(workload, entry.at("trials"), device, measured_with));
+      }
+    }
+  }
+  std::stable_sort(lessons.begin(), lessons.end(), [&](const Lesson& a, const Lesson& b) {
+    return std::abs(a.space.threads - threads) < std::abs(b.space.threads - threads);
+  });
+  return lessons;
+}
+
+StatusOr<std::vector<Lesson>> lessons_of(const std::string& learn, const Target& target,
+                                         int threads, std::span<const TuningTask> tasks) {
+  std::vector<Lesson> lessons;
+  if (learn == "none") return lessons;
+  if (learn != "shipped") {
+    if (!std::filesystem::exists(learn)) {
+      return absl::NotFoundError(
+          "no store '" + learn +
+          "' to learn from; expected a store's file, \"shipped\" or \"none\"");
+    }
+    CHANAS_ASSIGN_OR_RETURN(const auto store, Store::open(learn));
+    CHANAS_ASSIGN_OR_RETURN(lessons, read_lessons(*store));
+  }
+  for (Lesson& lesson : pretraining_lessons(target, threads, tasks)) {
+    lessons.push_back(std::move(lesson));
+  }
+  return lessons;
+}
+
+}  // namespace chanas
