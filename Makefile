@@ -38,7 +38,7 @@ bench-search: build ## quality of the schedule search on recorded spaces (bench/
 
 NETWORKS ?= zoo table3
 THREADS ?= 1 2
-ROUNDS ?= 12
+ROUNDS ?= 30
 TUNE_BUDGET ?= 240
 bench-peers: build ## against other engines (NETWORKS="zoo table3 my.toml" THREADS="1 2" ROUNDS TUNE_BUDGET=seconds)
 	@peers=$$(scripts/bootstrap --only peers --print-folders) && $$peers/bin/python bench/peers/run.py --bin $(BIN) --networks $(NETWORKS) \

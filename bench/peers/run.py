@@ -321,8 +321,9 @@ def main():
     root = HERE.parent.parent
     parser.add_argument("--networks", nargs="+", default=["zoo", "table3"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--runs", type=int, default=30, help="runs per round")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--runs", type=int, default=15,
+                        help="per round: turns are short, so that all engines see the same seconds")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--tune-budget", type=float, default=240, metavar="SECONDS")
     parser.add_argument("--trials", type=int, default=400, help="schedules per workload, at most")
