@@ -62,7 +62,7 @@ Status tune_command(const Flags& flags, const Globals& globals) {
            device.runner->target().name, device.plan.threads);
   TuneProgress last;
   const auto start = std::chrono::steady_clock::now();
-  bool is_first = true;
+  int known = -1;  // trials that the store held
   double per_minute = 0;
   {
     Progress progress("tune", static_cast<double>(tasks.size()) * options.trials);
@@ -72,11 +72,13 @@ Status tune_command(const Flags& flags, const Globals& globals) {
           last = p;
           const double scale =
               static_cast<double>(tasks.size()) * options.trials / std::max(1, p.total);
-          if (is_first) progress.start_at(p.done * scale);
-          is_first = false;
+          if (known < 0) {
+            known = p.trials;
+            progress.start_at(p.done * scale);
+          }
           const std::chrono::duration<double, std::ratio<60>> minutes =
               std::chrono::steady_clock::now() - start;
-          per_minute = p.measured / std::max(minutes.count(), 1e-3);
+          per_minute = (p.trials - known) / std::max(minutes.count(), 1e-3);
           if (globals.quiet) return;
           progress.update(
               p.done * scale,

@@ -16,13 +16,11 @@ namespace {
 using ::testing::HasSubstr;
 
 Target avx512() {
-  Target target;
-  target.name = "some server";
-  target.cpu = "some CPU";
+  Target target = simulated_target();
   target.triple = "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41";
-  target.cores = 8;
   target.vector_floats = 16;
   target.vector_registers = 32;
+  target.simulated = false;
   return target;
 }
 
@@ -61,7 +59,6 @@ TEST(Pretraining, IsOfTheSchedulesThatThisProgramMakes) {
 
 TEST(Pretraining, IsForMachinesOfTheKind) {
   const std::vector<TuningTask> tasks = demo_tasks();
-  EXPECT_TRUE(pretraining_lessons(simulated_target(), 1, tasks).empty());
   Target target = avx512();
   target.vector_floats = 8;
   EXPECT_TRUE(pretraining_lessons(target, 1, tasks).empty());

@@ -406,14 +406,13 @@ void Tuner::report_failing() const {
 
 Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
   const auto start = std::chrono::steady_clock::now();
-  int measured = 0, trials = 0;  // with and without winners that were measured again
+  int measured = 0;
   bool confirming = false;
   MeasurePlan careful = plan_;
   careful.passes = kCarefulPasses;
   for (;;) {
     const size_t waiting = unconfirmed().size();
     TuneProgress now = count();
-    now.measured = trials;
     if (confirming) now.unconfirmed = static_cast<int>(waiting);
     if (progress) progress(now);
     CHANAS_RETURN_IF_ERROR(annotate(check_cancelled(), "tuning (all measured trials are stored)"));
@@ -430,13 +429,8 @@ Status Tuner::run(const std::function<void(const TuneProgress&)>& progress) {
     if (batch.empty()) break;
     CHANAS_RETURN_IF_ERROR(measure(batch, confirming ? careful : plan_));
     measured += static_cast<int>(batch.size());
-    if (!confirming) trials += static_cast<int>(batch.size());
   }
-  if (progress) {  // who is exhausted was seen only now
-    TuneProgress last = count();
-    last.measured = trials;
-    progress(last);
-  }
+  if (progress) progress(count());  // who is exhausted was seen only now
   report_failing();
   return absl::OkStatus();
 }

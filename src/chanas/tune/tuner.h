@@ -59,7 +59,6 @@ struct TuningTask {
 struct TuneProgress {
   int done = 0, total = 0;  // trials; those that a finished workload does not need count as done
   int trials = 0;           // in the store
-  int measured = 0;         // of them by this call
   int workloads_done = 0, workloads = 0;
   int failures = 0;
   int unconfirmed = 0;   // best schedules still to be measured again; 0 while trials go on

@@ -305,6 +305,21 @@ TEST_F(TunerTest, FillsBatchesOfOneWorkload) {
   EXPECT_EQ(runner.batches.size(), 7u);  // the default alone, 5 of 4, the best one again
 }
 
+// What a workload no longer needs is done, and was not measured.
+TEST_F(TunerTest, CountsTrialsThatWereMeasured) {
+  tasks.resize(2);
+  WatchedRunner runner;
+  ASSERT_TRUE(tune(runner, *store, tasks, testing_plan(), {.trials = 1000, .patience = 4},
+                   [&](const TuneProgress& p) { progress = p; })
+                  .ok());
+  EXPECT_EQ(progress.done, 2000);
+  const std::vector<TuningSummary> summaries = *store->summaries(testing_key());
+  int trials = 0;
+  for (const TuningSummary& summary : summaries) trials += summary.trials;
+  EXPECT_LT(trials, 2000);
+  EXPECT_EQ(progress.trials, trials);
+}
+
 TEST_F(TunerTest, GoesOnAfterCancellation) {
   tasks.resize(24);
   WatchedRunner undisturbed;
