@@ -58,6 +58,7 @@ void state_fields(S& s, const V& visit) {
   visit("point_loss", s.point_loss);
   visit("point_gap", s.point_gap);
   visit("point_negative_gaps", s.point_negative_gaps);
+  visit("point_gradient_norm", s.point_gradient_norm);
   visit("point_steps", s.point_steps);
   visit("mean_loss", s.mean_loss);
   visit("least_loss", s.least_loss);

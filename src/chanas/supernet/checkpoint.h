@@ -31,7 +31,7 @@ struct TrainState {
   // Sums over all steps.
   double gap = 0, negative_gaps = 0;
   // Since the last point of the history.
-  double point_loss = 0, point_gap = 0, point_negative_gaps = 0;
+  double point_loss = 0, point_gap = 0, point_negative_gaps = 0, point_gradient_norm = 0;
   int64_t point_steps = 0;
   // Mean of the last losses, and its least value; < 0: none yet.
   double mean_loss = -1, least_loss = -1;

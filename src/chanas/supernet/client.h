@@ -107,6 +107,7 @@ struct TrainProgress {
   double gap = 0;   // losses with a gap: mean of (loss on gap part - loss) over the last steps
   double negative_gap_share = 0;  // of them
   double input_wait = 0;          // share of the time that steps waited for their images
+  double gradient_norm = 0;       // before TrainConfig::clip; mean over the last steps
   double learning_rate = 0;
   // On ranking images, BN recalibrated; -1: not taken here. The random net is the same all along.
   double accuracy_largest = -1, accuracy_smallest = -1, accuracy_random = -1;

@@ -76,6 +76,7 @@ std::vector<std::pair<std::string_view, double>> curve_values(const TrainProgres
           {"loss", p.loss},
           {"gap", p.gap},
           {"negative_gap_share", p.negative_gap_share},
+          {"gradient_norm", p.gradient_norm},
           {"learning_rate", p.learning_rate},
           {"images_per_s", p.images_per_s},
           {"accuracy_largest", taken(p.accuracy_largest)},

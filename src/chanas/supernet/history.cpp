@@ -49,12 +49,13 @@ Status History::start(const TrainState& state) {
   return ranks_.agree(status);
 }
 
-void count_step(const StepLoss& loss, TrainState& state) {
+void count_step(const StepLoss& loss, double gradient_norm, TrainState& state) {
   state.gap += loss.gap;
   state.negative_gaps += loss.negative_gaps;
   state.point_loss += loss.loss;
   state.point_gap += loss.gap;
   state.point_negative_gaps += loss.negative_gaps;
+  state.point_gradient_norm += gradient_norm;
   ++state.point_steps;
   ++state.step;
 }
@@ -100,7 +101,7 @@ Status History::add_point(TrainProgress point, const Supernet& supernet, TrainSt
     }
   }
   state.history.push_back(point);
-  state.point_loss = state.point_gap = state.point_negative_gaps = 0;
+  state.point_loss = state.point_gap = state.point_negative_gaps = state.point_gradient_norm = 0;
   state.point_steps = 0;
   if (hooks_.progress) hooks_.progress(point);
   reported_ = Clock::now();

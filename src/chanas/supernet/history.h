@@ -46,8 +46,8 @@ class History {
   std::chrono::steady_clock::time_point reported_;
 };
 
-// Sums over the points since the last one and over all steps.
-void count_step(const StepLoss& loss, TrainState& state);
+// Sums over the points since the last one and over all steps; the gradient's norm before clipping.
+void count_step(const StepLoss& loss, double gradient_norm, TrainState& state);
 // What the state knows of the result.
 TrainResult summary(const TrainState& state);
 

@@ -84,6 +84,7 @@ void fields(S& s, const V& visit) {
   visit("loss", s.loss);
   visit("gap", s.gap);
   visit("negative_gap_share", s.negative_gap_share);
+  visit("gradient_norm", s.gradient_norm);
   visit("learning_rate", s.learning_rate);
   visit("accuracy_largest", s.accuracy_largest);
   visit("accuracy_smallest", s.accuracy_smallest);

@@ -183,8 +183,9 @@ TEST(CurvesTest, FilesHoldEachPointOnce) {
     ASSERT_TRUE(curves->add(second).ok());
     const std::string csv = *read_file(join_path(folder.path(), "history.csv"));
     EXPECT_EQ(csv,
-              "step,epoch,loss,gap,negative_gap_share,learning_rate,images_per_s,accuracy_largest,"
-              "accuracy_smallest,accuracy_random\n10,0,2,0,0,0,0,,,\n20,0,1.5,0,0,0,0,,,0.5\n");
+              "step,epoch,loss,gap,negative_gap_share,gradient_norm,learning_rate,images_per_s,"
+              "accuracy_largest,accuracy_smallest,accuracy_random\n10,0,2,0,0,0,0,0,,,\n20,0,1.5,"
+              "0,0,0,0,0,,,0.5\n");
     std::vector<std::string> events;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
       if (entry.path().filename().string().starts_with("events.out.tfevents.")) {

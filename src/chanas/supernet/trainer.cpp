@@ -279,7 +279,7 @@ class Trainer {
                       .momentum = kMomentum,
                       .weight_decay = config_.weight_decay});
     const double before = state_.position();
-    count_step(loss, state_);
+    count_step(loss, norm, state_);
     CHANAS_RETURN_IF_ERROR(history_.after_step(
         before, loss.loss, [this] { return progress(); }, supernet_, state_));
     if (correction_is_due()) {
@@ -313,6 +313,7 @@ class Trainer {
     p.loss = state_.point_loss / count;
     p.gap = state_.point_gap / count;
     p.negative_gap_share = state_.point_negative_gaps / count;
+    p.gradient_norm = state_.point_gradient_norm / count;
     p.learning_rate = rate();
     return p;
   }
