@@ -1,8 +1,10 @@
 """What a user gets to read when something is wrong, and that nothing is lost."""
 import contextlib
+import os
 import pathlib
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -35,6 +37,16 @@ class ErrorsTest(ChanasTestCase):
                         "explain", "doctor"]:
             self.assertIn("example:", self.chanas(command, "--help").stdout, command)
         self.assertIn("check", self.chanas("lut", "--help").stdout)
+
+    def test_reader_that_has_had_enough_is_no_error(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer) as closed:
+            done = subprocess.run(
+                [BIN / "chanas", "explain", "mobilenet_v3_large", "--device", "simulated", "--schedule", "units.3"],
+                stdout=closed, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(done.returncode, 128 + signal.SIGPIPE)
 
     def test_impossible_limit_is_refused_before_training(self):
         done = self.chanas("run", "--config", self.config(), "--run-dir", "r", "--limit-ms", "0.000001", expect=4)

@@ -244,21 +244,23 @@ def measure(subject, threads, engines, options):
         for engine, _, times in order if turn % 2 == 0 else reversed(order):
             time.sleep(0.05)  # threads of the last engine stop spinning
             reply = engine.ask(f"run 3 {options.runs}")
-            if isinstance(reply, list):
-                times += reply
-            else:
+            times.append(reply if isinstance(reply, list) else [])
+            if not times[-1]:
                 say(f"{engine.name} failed on {subject.name}: {reply['error']}")
     rows = []
     for name, (_, version, times) in loaded.items():
-        if not times:
+        calls = [time for turn in times for time in turn]
+        if not calls:
             continue
         error = output_error(outputs[name], reference)
         if error > TOLERANCE:
             say(f"{name} deviates on {subject.name}: {error:.1e} of the largest output, "
                 f"over {TOLERANCE:g}")
         rows.append({"network": subject.name, "threads": threads, "engine": name,
-                     "median_us": statistics.median(times) / 1e3, "min_us": min(times) / 1e3,
-                     "rounds": options.rounds, "version": version, "relative_error": error})
+                     "median_us": statistics.median(calls) / 1e3, "min_us": min(calls) / 1e3,
+                     "rounds": options.rounds, "version": version, "relative_error": error,
+                     "round_medians_us": [statistics.median(turn) / 1e3 if turn else None
+                                          for turn in times]})
     return rows
 
 
@@ -267,6 +269,13 @@ def measure(subject, threads, engines, options):
 def best_peer(rows, field="median_us"):
     peers = [row for row in rows if row["engine"] != OURS]
     return min(peers, key=lambda row: row[field]) if peers else None
+
+
+def ratio_within_rounds(peer, ours):
+    """Median over the rounds of peer / ours: what slows a whole round down does not count."""
+    pairs = zip(peer["round_medians_us"], ours["round_medians_us"])
+    ratios = [theirs / own for theirs, own in pairs if theirs and own]
+    return statistics.median(ratios) if ratios else float("inf")
 
 
 def cell(row):
@@ -278,14 +287,16 @@ def print_table(results):
     groups = {}
     for row in results:
         groups.setdefault((row["network"], row["threads"]), []).append(row)
-    lines = [["network", "threads", *names, "best peer", "best / ours", "by minima"]]
+    lines = [["network", "threads", *names, "best peer", "best / ours", "in rounds", "by minima"]]
     for (network, threads), rows in groups.items():
         by_name = {row["engine"]: row for row in rows}
         best, ours = best_peer(rows), by_name.get(OURS)
         low = best_peer(rows, "min_us")
-        ratios = ["-", "-"]
+        ratios = ["-", "-", "-"]
         if best and ours:
+            within = min(ratio_within_rounds(row, ours) for row in rows if row is not ours)
             ratios = [f"{best['median_us'] / ours['median_us']:.2f}",
+                      f"{within:.2f}",
                       f"{low['min_us'] / ours['min_us']:.2f}"]
         lines.append([network, str(threads), *(cell(by_name.get(name)) for name in names),
                       best["engine"] if best else "-", *ratios])
@@ -293,7 +304,8 @@ def print_table(results):
     for line in lines:
         print("  ".join(text.ljust(w) if i == 0 else text.rjust(w)
                         for i, (text, w) in enumerate(zip(line, width))))
-    print("medians in ms; !: output deviates by more than 1e-4 of the largest")
+    print("medians in ms; in rounds: median over the rounds of the ratio of medians, of the peer that is nearest; "
+          "!: output deviates by more than 1e-4 of the largest")
     print_sums(groups, names)
 
 

@@ -178,7 +178,19 @@ TEST(ProgressTest, EstimateIsNeverMoreThanTheTimeThatIsGiven) {
   progress.start_at(10);
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   progress.update(20);
-  EXPECT_THAT(terminal.read(), testing::ContainsRegex("20/1000000 \\(0 %\\), [67] s left"));
+  EXPECT_THAT(terminal.read(), testing::ContainsRegex("tune: [0-9]+ %, [67] s left"));
+}
+
+TEST(ProgressTest, LimitedWorkShowsItsShareOfWorkOrTime) {
+  Terminal terminal;
+  {
+    Progress progress("tune", 100);
+    progress.ends_within(1000);
+    progress.update(30);
+    EXPECT_THAT(terminal.read(), HasSubstr("tune: 30 %"));
+    progress.update(100, "100 trials");
+  }
+  EXPECT_THAT(terminal.read(), testing::ContainsRegex("tune: took 0 s, 100 trials"));
 }
 
 TEST(ProgressTest, QuietHidesIt) {

@@ -81,13 +81,21 @@ void Progress::update(double done, const std::string& detail) {
 
 void Progress::print(double done, const std::string& detail, bool last) {
   const double elapsed = seconds_between(start_, Clock::now());
-  std::string line = title_ + ": " + format_amount(done);
-  if (total_ > 0) {
-    line += fmt::format("/{} ({:.0f} %)", format_amount(total_),
-                        std::floor(100 * std::clamp(done / total_, 0.0, 1.0)));
+  const double share = total_ > 0 ? std::clamp(done / total_, 0.0, 1.0) : 0;
+  const bool limited = std::isfinite(limit_s_);
+  std::string line = title_ + ": ";
+  if (!limited) {
+    line += format_amount(done);
+    if (total_ > 0) {
+      line += fmt::format("/{} ({:.0f} %)", format_amount(total_), std::floor(100 * share));
+    }
+  } else if (!last) {
+    // Of the work or of the time, whichever is nearer its end.
+    const double spent = std::clamp(elapsed / std::max(limit_s_, 1e-9), 0.0, 1.0);
+    line += fmt::format("{:.0f} %", std::floor(100 * std::max(share, spent)));
   }
   if (last) {
-    line += ", took " + format_duration(elapsed);
+    line += (limited ? "took " : ", took ") + format_duration(elapsed);
   } else if (total_ > 0 && done > first_) {
     const double left = std::min(elapsed / (done - first_) * std::max(total_ - done, 0.0),
                                  std::max(limit_s_ - elapsed, 0.0));

@@ -27,7 +27,8 @@ class Progress {
   // (a resume) is told by `start_at`, so that the estimate counts only this run's pace.
   void update(double done, const std::string& detail = "");
   void start_at(double done);
-  // The work ends after so many seconds from now, done or not; the time left is never more.
+  // The work ends after so many seconds from now, done or not: the time left is never more, and
+  // the line shows a percentage, of the work or of the time, whichever is further.
   void ends_within(double seconds);
 
  private:

@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <system_error>
 
 #include "chanas/base/cancellation.h"
 #include "chanas/base/log.h"
@@ -57,6 +59,10 @@ int main(int argc, char** argv) {
   Status status;
   try {
     if (cli.action) status = cli.action();
+  } catch (const std::system_error& error) {
+    // Who read our output has had enough, as in `chanas explain ... | head`.
+    if (error.code() == std::errc::broken_pipe) return 128 + SIGPIPE;
+    status = absl::InternalError(std::string("unexpected: ") + error.what());
   } catch (const std::exception& error) {
     // Of a file that was changed by hand, most likely: everything else comes as a status.
     status = absl::InternalError(std::string("unexpected: ") + error.what());

@@ -82,8 +82,8 @@ Status tune_command(const Flags& flags, const Globals& globals) {
           if (globals.quiet) return;
           progress.update(
               p.done * scale,
-              fmt::format("{} of {} trials, {:.0f} a minute, {:.2f}x over default, {} failed{}",
-                          p.done, p.total, per_minute, p.speedup, p.failures, to_confirm(p)));
+              fmt::format("{} trials, {:.0f} a minute, {:.2f}x over default, {} failed{}", p.trials,
+                          per_minute, p.speedup, p.failures, to_confirm(p)));
         }));
   }
   CHANAS_ASSIGN_OR_RETURN(

@@ -85,8 +85,8 @@ Status run_tune_stage(StageContext& context, Json& output) {
       }
       if (context.options.quiet) return;
       progress.update(p.done * scale,
-                      fmt::format("{} trials, {:.2f}x over default schedules, {} failed{}", p.done,
-                                  p.speedup, p.failures, to_confirm(p)));
+                      fmt::format("{} trials, {:.2f}x over default schedules, {} failed{}",
+                                  p.trials, p.speedup, p.failures, to_confirm(p)));
     }));
   }
   history.push_back({last.done, last.speedup});
