@@ -59,11 +59,10 @@ int main(int argc, char** argv) {
   Status status;
   try {
     if (cli.action) status = cli.action();
-  } catch (const std::system_error& error) {
-    // Who read our output has had enough, as in `chanas explain ... | head`.
-    if (error.code() == std::errc::broken_pipe) return 128 + SIGPIPE;
-    status = absl::InternalError(std::string("unexpected: ") + error.what());
   } catch (const std::exception& error) {
+    const auto* system = dynamic_cast<const std::system_error*>(&error);
+    // Who read our output has had enough, as in `chanas explain ... | head`.
+    if (system != nullptr && system->code() == std::errc::broken_pipe) return 128 + SIGPIPE;
     // Of a file that was changed by hand, most likely: everything else comes as a status.
     status = absl::InternalError(std::string("unexpected: ") + error.what());
   }

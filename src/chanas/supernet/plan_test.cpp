@@ -174,6 +174,7 @@ TEST(CurvesTest, FilesHoldEachPointOnce) {
   TrainProgress first, second;
   first.step = 10;
   first.loss = 2;
+  first.gradient_norm = 3;
   second.step = 20;
   second.loss = 1.5;
   second.accuracy_random = 0.5;
@@ -184,7 +185,7 @@ TEST(CurvesTest, FilesHoldEachPointOnce) {
     const std::string csv = *read_file(join_path(folder.path(), "history.csv"));
     EXPECT_EQ(csv,
               "step,epoch,loss,gap,negative_gap_share,gradient_norm,learning_rate,images_per_s,"
-              "accuracy_largest,accuracy_smallest,accuracy_random\n10,0,2,0,0,0,0,0,,,\n20,0,1.5,"
+              "accuracy_largest,accuracy_smallest,accuracy_random\n10,0,2,0,0,3,0,0,,,\n20,0,1.5,"
               "0,0,0,0,0,,,0.5\n");
     std::vector<std::string> events;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {

@@ -83,6 +83,12 @@ class TrainerTest : public testing::Test {
 
 TEST_F(TrainerTest, LearnsAndTellsHow) {
   config_.epochs = 12;
+  double norms = 0;
+  on_gradient_ = [&](int64_t, std::span<float> gradient) {
+    double squares = 0;
+    for (const float g : gradient) squares += static_cast<double>(g) * g;
+    norms += std::sqrt(squares);
+  };
   const TrainResult result = completed("a");
   EXPECT_EQ(result.steps, std::llround(12 * dataset_.part(Part::kTrain).size() / 16.0));
   EXPECT_FALSE(result.continued);
@@ -91,6 +97,13 @@ TEST_F(TrainerTest, LearnsAndTellsHow) {
   EXPECT_NEAR(static_cast<double>(result.history.size()), 100, 2);
   EXPECT_LT(result.history.back().loss, result.history.front().loss);
   EXPECT_EQ(result.history.back().step, result.steps);
+  int64_t step = 0;
+  double told = 0;
+  for (const TrainProgress& point : result.history) {
+    told += point.gradient_norm * static_cast<double>(point.step - step);
+    step = point.step;
+  }
+  EXPECT_NEAR(told, norms, 1e-6 * norms);
   int with_accuracy = 0;
   for (const TrainProgress& point : result.history) with_accuracy += point.accuracy_largest >= 0;
   EXPECT_EQ(with_accuracy, 5);
@@ -135,6 +148,7 @@ TEST_F(TrainerTest, ContinuesToTheSameBits) {
       ASSERT_EQ(result->history.size(), undisturbed.history.size());
       for (size_t i = 0; i < result->history.size(); ++i) {
         EXPECT_EQ(result->history[i].loss, undisturbed.history[i].loss);
+        EXPECT_EQ(result->history[i].gradient_norm, undisturbed.history[i].gradient_norm);
       }
     }
   }
