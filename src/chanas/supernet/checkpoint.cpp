@@ -79,7 +79,11 @@ Json state_to_json(const TrainState& state) {
 
 Status state_from_json(const Json& json, TrainState& state) {
   try {
-    state_fields(state, [&](const char* name, auto& member) { json.at(name).get_to(member); });
+    state_fields(state, [&](const char* name, auto& member) {
+      // Came within the version: trainings begun before it go on, with a first mean that is low.
+      if (name == std::string_view("point_gradient_norm") && !json.contains(name)) return;
+      json.at(name).get_to(member);
+    });
     for (const Json& point : json.at("history")) {
       state.history.emplace_back();
       CHANAS_RETURN_IF_ERROR(from_json(point, state.history.back()));

@@ -28,6 +28,7 @@ namespace {
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing_supernet::colour_images;
 using testing_supernet::tiny_space;
 
@@ -293,6 +294,30 @@ TEST_F(TrainerTest, FallsBackToTheCheckpointBefore) {
     ASSERT_TRUE(write_file_atomic(file, "no weights").ok());
   }
   expect_refused("b", absl::StatusCode::kDataLoss, "no checkpoint");
+}
+
+TEST_F(TrainerTest, GoesOnFromCheckpointsThatLackTheGradientsNorm) {
+  completed("undisturbed");
+  const auto stop_and_edit = [&](const std::string& name, const auto& edit) {
+    ASSERT_TRUE(absl::IsCancelled(run(name, 10).status()));
+    ASSERT_EQ(weight_files(name).size(), size_t{1});
+    const std::string json =
+        std::filesystem::path(weight_files(name)[0]).replace_extension(".json").string();
+    Json checkpoint = *read_json(json);
+    edit(checkpoint["state"]);
+    ASSERT_TRUE(write_json(json, checkpoint).ok());
+  };
+  stop_and_edit("a", [](Json& state) {
+    EXPECT_EQ(state.erase("point_gradient_norm"), size_t{1});
+    EXPECT_FALSE(state["history"].empty());
+    for (Json& point : state["history"]) point.erase("gradient_norm");
+  });
+  completed("a");
+  EXPECT_THAT(warnings_, IsEmpty());
+  EXPECT_EQ(weights("a"), weights("undisturbed"));
+  // Without any other field it is damaged.
+  stop_and_edit("b", [](Json& state) { EXPECT_EQ(state.erase("steps"), size_t{1}); });
+  expect_refused("b", absl::StatusCode::kDataLoss, "'steps' not found");
 }
 
 TEST_F(TrainerTest, RefusesTheCheckpointsOfAnotherTraining) {
