@@ -92,6 +92,40 @@ TEST(Differential, FusedPixelsMatchTheInterpreter) {
             local_target()->vector_floats == 16 ? 8 : 1);
 }
 
+// Each thread makes and sums up a part of the input channels: in every kind of workload that offers
+// it, with as many parts as fit and channels that do not fill their vectors among them.
+TEST(Differential, SharedReductionsMatchTheInterpreter) {
+  std::map<std::string, int> tried;
+  int repeated_channels = 0;
+  for (int index = 0; index < 100 * kExampleKinds; ++index) {
+    const Workload workload = example_workload(3, index);
+    const int threads = 2 + index / kExampleKinds % 3;
+    const ScheduleSpace space = schedule_space(workload, target_of(index), threads);
+    const std::vector<OpRole> roles = op_roles(workload);
+    const std::string kind = fmt::format("{}, {} threads", workload.kind(), threads);
+    if (tried[kind] == 2 || space.fields.back().choices.back() != 3) continue;
+    Rng rng(3, "parts", index);
+    Schedule schedule = default_schedule(space);
+    for (int i = 0; i < 50 && schedule.values.back() != 3; ++i)
+      schedule = random_schedule(space, rng);
+    if (schedule.values.back() != 3) continue;
+    ++tried[kind];
+    const OpTile tile = resolve(space, roles, schedule).back();
+    const int channels = workload.graph.ops[workload.graph.ops.back().inputs[0]].shape.c;
+    EXPECT_EQ(tile.parts, threads);
+    repeated_channels += tile.parts * tile.part_steps > channels;
+    std::unique_ptr<chanas_runtime, decltype(&chanas_runtime_destroy)> runtime(
+        chanas_runtime_create(threads), chanas_runtime_destroy);
+    const KernelCheck check =
+        KernelCase(workload, index).check(space, schedule, {.assertions = true}, runtime.get());
+    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+  }
+  std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
+  for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
+  EXPECT_GE(tried.size(), 8u);
+  EXPECT_GE(repeated_channels, 4);
+}
+
 // The same for what few random schedules have: an op inside the strips of another that is not
 // sliced hands the strips on to what it reads.
 TEST(Differential, StripsThroughAnUnslicedOpMatchTheInterpreter) {

@@ -12,7 +12,10 @@ Body Lowering::convolution(int index) {
   const OpTile& tile = tiles_[index];
   const PackedOp& packed = *packed_[index];
   const int data = conv.inputs[0];
-  const int depth = op(data).shape.c, k = conv.kernel, pad = k / 2, s = conv.stride;
+  const int k = conv.kernel, pad = k / 2, s = conv.stride;
+  // A shared reduction goes through the lanes of what its parts make.
+  const bool shared = tile.parts > 1;
+  const int depth = shared ? tile.parts * tile.part_steps : op(data).shape.c;
   const int block = tile.block(), vectors = tile.channel_vectors;
   const bool copied = roles_[index].window_on_input;
   if (copied) copy_rows(index);
@@ -21,21 +24,29 @@ Body Lowering::convolution(int index) {
 
   // A copied input is read as rows of floats, where a window row is contiguous: reduction over
   // (window row's floats, window rows). Anything else: (channels, window columns, window rows).
-  const int row = copied ? depth * k : depth;
+  const int row = shared ? tile.part_steps : copied ? depth * k : depth;
   RDom r = copied || k == 1 ? RDom(0, row, 0, copied ? k : 1) : RDom(0, depth, 0, k, 0, k);
   Expr column = 0, window_row = r.y;
   if (!copied && k > 1) column = r.y, window_row = r.z;
 
-  Var v("v"), x("x"), y("y"), c("c");
+  Var v("v"), x("x"), y("y"), c("c"), part("part");
   // No work on rows outside the image.
   if (k > 1) r.where(inside_rows(s * y + window_row - pad, op(data).shape.h));
   Func sums(name(index, "_sums"));
-  sums(v, x, y, c) = bias(index, {v, x, y, c});
+  std::vector<Var> at = {v, x, y, c};
+  if (shared) at.push_back(part);
+  sums(at) = shared ? 0.0f : bias(index, {v, x, y, c});
+  const Expr number = shared ? part * tile.part_steps + r.x : r.x;
   const auto input = [&](const Expr& at_x) {
     if (copied) return Expr(copies_[index](depth * s * at_x + r.x, s * y + window_row));
+    if (shared) {
+      const int vector = tiles_[data].vector;
+      const Expr first = part * (tile.part_steps / vector);
+      return lanes(index, data, {r.x % vector, at_x, y, first + r.x / vector});
+    }
     return channel(data, r.x, s * at_x + column - pad, s * y + window_row - pad);
   };
-  const Expr step = r.x + depth * (copied ? Expr(k * window_row) : column + k * window_row);
+  const Expr step = number + depth * (copied ? Expr(k * window_row) : column + k * window_row);
   const Expr lane = v + tile.vector * (c % vectors);
   // Which of the fused pixels a lane belongs to; for most vectors known when the code is made.
   Expr in = input(tile.fuse * x);
@@ -45,7 +56,7 @@ Body Lowering::convolution(int index) {
   const Expr weight = weights_scaled ? scaled_weights_[index](lane, step, c / vectors)
                                      : weights_(static_cast<int>(packed.weight_offset) + lane +
                                                 block * (step + steps * (c / vectors)));
-  sums(v, x, y, c) += in * weight;
+  sums(at) += in * weight;
 
   std::vector<Halide::RVar> loops;
   for (int d = 0; d < r.dimensions(); ++d) loops.push_back(r[d]);
@@ -54,7 +65,11 @@ Body Lowering::convolution(int index) {
     Func f = sums;
     if (tile.unroll > 1) f.update().unroll(r.x, tile.unroll, Halide::TailStrategy::GuardWithIf);
   };
-  return {[sums](const Place& p) { return sums(p.v, p.x, p.y, p.c); }, place};
+  const auto value = [=](const Place& p) -> Expr {
+    if (shared) return sums(p.v, p.x, p.y, p.c, p.part);
+    return sums(p.v, p.x, p.y, p.c);
+  };
+  return {value, place};
 }
 
 void Lowering::scale_weights(int index) {

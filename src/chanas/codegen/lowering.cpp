@@ -66,7 +66,7 @@ Lowering::Lowering(const ScheduleSpace& space, const Schedule& schedule)
         body = pointwise(i);
     }
     if (roles_[i].final)
-      output_stage(i, body);
+      output_stage(i, tiles_[i].parts > 1 ? parts_stage(i, body) : body);
     else
       inner_stage(i, body);
   }

@@ -25,6 +25,7 @@ namespace chanas {
 // One lane of one pixel.
 struct Place {
   Halide::Expr v, x, y, c;
+  Halide::Expr part = 0;  // of the reduction
 };
 
 // What an op computes, before it is placed in loops.
@@ -71,6 +72,8 @@ class Lowering {
 
   // Loops (stages.cpp).
   void output_stage(int index, const Body& body);
+  // The parts of a shared reduction, side by side; returns their sum as the body of the output.
+  Body parts_stage(int index, const Body& body);
   void inner_stage(int index, const Body& body);
   // A new Func (v, x, y, c) with a zero border around `inside`; its inside is left to the caller.
   Halide::Func bordered(const std::string& name, int vector, const Shape& inside, int border,

@@ -100,6 +100,39 @@ void Lowering::inner_stage(int index, const Body& body) {
     stage.parallel(ct);
 }
 
+Body Lowering::parts_stage(int index, const Body& body) {
+  const OpTile& tile = tiles_[index];
+  const Shape& view = tile.view;
+  Var v("v"), x("x"), y("y"), c("c"), part("part");
+  Func f(name(index, "_parts"));
+  f(v, x, y, c, part) = Halide::undef<float>();
+  RDom t(0, tile.pixels, 0, ceil_div(view.w, tile.pixels));
+  const Expr column = part_start(t.y, tile.pixels, view.w) + t.x;
+  f(v, column, y, c, part) = body.value({v, column, y, c, part});
+  f.compute_root().reorder_storage(v, c, x, y, part);
+  f.bound(v, 0, tile.vector).bound(x, 0, view.w).bound(y, 0, view.h);
+  f.bound(c, 0, tile.vectors).bound(part, 0, tile.parts);
+
+  Var ct("ct"), ci("ci");
+  auto stage = f.update();
+  stage.allow_race_conditions();
+  stage.split(c, ct, ci, tile.channel_vectors, TailStrategy::GuardWithIf);
+  std::vector<Halide::VarOrRVar> loops = {v, ci, t.x};
+  if (tile.order == 0)
+    loops.insert(loops.end(), {t.y, y, ct, part});
+  else
+    loops.insert(loops.end(), {ct, t.y, y, part});
+  stage.reorder(loops).vectorize(v).unroll(ci).unroll(t.x).parallel(part);
+  body.place(tile.order == 0 ? LoopLevel(f, t.y) : LoopLevel(f, ct));
+  place_producer(index, LoopLevel(f, part));
+
+  return {[=, this](const Place& p) {
+    Expr sum = bias(index, p);
+    for (int i = 0; i < tile.parts; ++i) sum += f(p.v, p.x, p.y, p.c, i);
+    return sum;
+  }};
+}
+
 void Lowering::output_stage(int index, const Body& body) {
   const Op& self = op(index);
   const OpTile& tile = tiles_[index];
@@ -156,6 +189,7 @@ void Lowering::output_stage(int index, const Body& body) {
   };
   if (outer.parallel > 0) stage.parallel(fuse ? fused : r[outermost]);
   if (body.place) body.place(loop(outermost - 3));
+  if (tile.parts > 1) return;  // placed with the parts
   // One slice and one strip that are the whole: the producer comes first.
   place_producer(index, outer.around_producer > 0 ? std::optional(loop(outer.around_producer - 1))
                                                   : std::nullopt);
@@ -203,7 +237,8 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
     f.compute_at(*level);
     if (!copied && tiles_[producer].inside && !tiles_[producer].sliced())
       place_producer(producer, level);
-    if (!flat_rows) f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors);
+    if (!flat_rows)
+      f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors / tile.parts);
     if (tile.in_strips)
       f.bound_extent(y, window_extent(rows_at_once(index), self));
     else if (copied)

@@ -52,6 +52,14 @@ std::vector<int> fuse_choices(const OpContext& context) {
   return {1, 2};
 }
 
+// Every thread can make a part of the input channels and sum it up. Where the stage before has made
+// them it gains nothing.
+bool may_share_reduction(const OpContext& context) {
+  return context.role().final && context.has_producer() && !context.target.gpu() &&
+         context.op().kernel == 1 && context.op().stride == 1 &&
+         context.input().shape.c >= context.threads * context.target.vector_floats;
+}
+
 void fields(const OpContext& context, std::vector<Field>& out) {
   const Shape& view = context.role().view;
   add_vector_field(context, out);
@@ -67,7 +75,8 @@ void fields(const OpContext& context, std::vector<Field>& out) {
     add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
   add_field(context, "fuse", Primitive::kFuse, fuse_choices(context), 0, out);
   add_bind_field(context, out);
-  add_parallel_field(context, {0, 1, 2}, out);
+  add_parallel_field(
+      context, may_share_reduction(context) ? std::vector{0, 1, 2, 3} : std::vector{0, 1, 2}, out);
 }
 
 Status check(const OpContext& context, const OpTile& tile) {
@@ -83,6 +92,8 @@ Status check(const OpContext& context, const OpTile& tile) {
   CHANAS_RETURN_IF_ERROR(check_registers(context, tile));
   CHANAS_RETURN_IF_ERROR(
       check_body(context, int64_t{tile.channel_vectors} * tile.pixels * tile.unroll, 128));
+  if (tile.parts > 1 && (tile.fuse > 1 || tile.strip_rows < tile.view.h))
+    return broken(context, "forbidden combination", "parallel=3 with strips or fused pixels");
   if (tile.parallel == 2 && tile.inside)
     return broken(
         context, "forbidden combination",

@@ -10,12 +10,6 @@ namespace {
 constexpr int64_t kAlign = 16;
 int64_t aligned(int64_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
 
-// Weights that one output channel has: window times input channels.
-int64_t reduction_size(const Workload& workload, const Op& op) {
-  const int64_t window = int64_t{op.kernel} * op.kernel;
-  return op.kind == OpKind::kDepthwise ? window : window * workload.graph.ops[op.inputs[0]].shape.c;
-}
-
 }  // namespace
 
 Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
@@ -32,8 +26,13 @@ Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
     packed.vector = tiles[i].vector;
     packed.fuse = tiles[i].fuse;
     packed.lanes = static_cast<int>(lanes);
+    if (op.kind == OpKind::kConv2d) packed.depth = space.workload.graph.ops[op.inputs[0]].shape.c;
+    if (tiles[i].parts > 1) {
+      packed.depth = tiles[i].parts * tiles[i].part_steps;
+      packed.depth_vector = tiles[roles[i].producer].vector;
+    }
     packed.weight_offset = result.size;
-    packed.weight_size = lanes * reduction_size(space.workload, op);
+    packed.weight_size = lanes * op.kernel * op.kernel * packed.depth;
     result.size += aligned(packed.weight_size);
     if (op.bias) {
       packed.bias_offset = result.size;
@@ -55,18 +54,26 @@ void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
     CHANAS_CHECK(weight != nullptr) << names[packed.op] << ".weight is missing";
     // [c_out][c_in][window] -> [block][window][c_in][lane of the block].
     const int64_t window = int64_t{op.kernel} * op.kernel;
-    const int64_t depth = reduction_size(space.workload, op) / window;
+    const int64_t depth = packed.depth;
+    const int64_t inputs =
+        op.kind == OpKind::kConv2d ? space.workload.graph.ops[op.inputs[0]].shape.c : 1;
     const auto channel_of = [&](int lane) {
       return lane_channel(packed.fuse * op.shape.c, packed.vector, lane) % op.shape.c;
     };
     for (int lane = 0; lane < packed.lanes; ++lane) {
       const int64_t channel = channel_of(lane);
-      const float* from = &weight->data[channel * depth * window];
+      const float* from = &weight->data[channel * inputs * window];
       float* to = out + packed.weight_offset +
                   lane / packed.block * (window * depth * packed.block) + lane % packed.block;
-      for (int64_t d = 0; d < depth; ++d)
+      for (int64_t d = 0; d < depth; ++d) {
+        int64_t input = d;
+        if (const int vector = packed.depth_vector; vector > 0) {
+          input = lane_channel(static_cast<int>(inputs), vector, static_cast<int>(d));
+          if (input < d / vector * vector) continue;  // an earlier vector holds it
+        }
         for (int64_t tap = 0; tap < window; ++tap)
-          to[(tap * depth + d) * packed.block] = from[d * window + tap];
+          to[(tap * depth + d) * packed.block] = from[input * window + tap];
+      }
     }
     if (packed.bias_size == 0) continue;
     const Tensor* bias = parameters.find(names[packed.op] + ".bias");

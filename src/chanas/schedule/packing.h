@@ -15,13 +15,16 @@ namespace chanas {
 // [lanes / block][k][k][c_in][block] (depthwise: c_in is 1), biases [lanes]. Lanes are channels
 // filled up to whole blocks: the last vector of an op with C channels holds C - vector .. C - 1,
 // and so do any vectors after it, so that no lane is empty (lane_channel in tiling.h). Fused
-// pixels: the lanes of one pixel's channels after those of the other's.
+// pixels: the lanes of one pixel's channels after those of the other's. A reduction in parts counts
+// the lanes of what it reads in place of c_in; those that repeat a channel have weights of zero.
 struct PackedOp {
   int op = 0;                                  // index in the workload's graph
   int vector = 1;                              // lanes of one SIMD vector
   int block = 1;                               // lanes per panel, a multiple of `vector`
   int fuse = 1;                                // pixels that are fused into the lanes
   int lanes = 0;                               // a multiple of `block`
+  int depth = 1;                               // steps of the reduction at one window position
+  int depth_vector = 0;                        // its steps are lanes of such vectors; 0: channels
   int64_t weight_offset = 0, weight_size = 0;  // floats; offsets are multiples of 16
   int64_t bias_offset = 0, bias_size = 0;      // size 0: no bias
 };

@@ -219,6 +219,14 @@ TEST(Schedule, IllegalVectorsAreToldTheRule) {
   schedule = changed(fused, "op3.strip", 7);
   schedule.values[fused.find("op3.parallel")] = 2;
   EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=2"));
+  schedule.values[fused.find("op3.parallel")] = 3;
+  EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=3 with strips"));
+  // 200 channels are 13 vectors, two parts of whole slices 16, with 2 x 5 vectors 20.
+  schedule = changed(fused, "op2.slice", 2);
+  schedule.values[fused.find("op3.parallel")] = 3;
+  EXPECT_TRUE(check_legal(fused, schedule).ok()) << check_legal(fused, schedule).message();
+  schedule.values[fused.find("op1.channel_vectors")] = 5;
+  EXPECT_THAT(rule(fused, schedule), HasSubstr("rounded up by more than a third"));
 }
 
 // Changes of the default or of the space are changes of what every untuned network runs: they must
@@ -253,12 +261,12 @@ TEST(ScheduleGolden, DefaultsAndSizes) {
        "op2.channel_vectors=1 op2.pixels=14 op2.unroll=0 op2.order=0 op2.border=0 op2.slice=1 "
        "op2.parallel=1 op3.vector=16 op3.channel_vectors=5 op3.pixels=5 op3.unroll=1 op3.order=0 "
        "op3.strip=0 op3.parallel=1",
-       2.84433e+11},
+       3.792438e+11},
       {"pool+conv1x1+conv1x1", "7x7 960",
        "op1.vector=16 op1.channel_vectors=6 op1.parallel=1 op2.vector=16 op2.channel_vectors=5 "
        "op2.pixels=1 op2.unroll=1 op2.parallel=1 op3.vector=16 op3.channel_vectors=10 op3.pixels=1 "
        "op3.unroll=1 op3.parallel=1",
-       1.03219e+06},
+       1.376256e+06},
       {"scale+conv1x1", "14x14 672->112",
        "op3.vector=16 op3.scale=2 op3.parallel=1 op4.vector=16 op4.channel_vectors=7 op4.pixels=3 "
        "op4.unroll=1 op4.order=0 op4.parallel=1",

@@ -43,7 +43,9 @@ constexpr ChoiceKind kKinds[] = {
      "row share a block. More threads hide more latency; fewer leave each more registers."},
     {"parallel", &OpChoices::parallel,
      "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
-     "loops fused, for finer balance."},
+     "loops fused, for finer balance; 3: the reduction of a 1x1 convolution, of which each thread "
+     "makes and sums up a part of the input channels before the sums are added, so that only these "
+     "pass from core to core, not the input."},
     {"fuse", &OpChoices::fuse,
      "2: two neighbours in a row are one pixel of twice the channels, so that channels that end in "
      "half a vector fill whole ones: 24 channels of two pixels are 3 vectors of 16, not 4. The "
@@ -97,6 +99,12 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     if (lanes >= 0 && tiles[i].slice > 0)
       step[lanes] = std::lcm(step[lanes], tiles[i].slice * unit[lanes]);
   }
+  // Parts of a reduction are equal numbers of its producer's slices and tiles.
+  for (int i = 0; i < count; ++i) {
+    if (roles[i].lanes < 0 || tiles[i].parallel != 3) continue;
+    tiles[i].parts = space.threads;
+    step[roles[roles[i].producer].lanes] *= space.threads;
+  }
   for (int i = 0; i < count; ++i) {
     const int lanes = roles[i].lanes;
     if (lanes < 0) continue;
@@ -106,6 +114,9 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
     tile.folded = roles[i].foldable && tile.scale != 1;
     if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
+    if (tile.parts == 1) continue;
+    const OpTile& producer = tiles[roles[i].producer];
+    tile.part_steps = producer.vectors / tile.parts * producer.vector;
   }
   // From the output on: strips reach through every op that asks for its producer inside.
   for (int i = count; i-- > 0;) {
@@ -114,8 +125,8 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.in_strips = tile.strip_rows < tile.view.h;
     for (int user : graph.users(i))
       if (roles[user].producer == i) tile.in_strips = tiles[user].inside && tiles[user].in_strips;
-    tile.inside =
-        tile.sliced() || tile.strip_rows < tile.view.h || (tile.slice > 0 && tile.in_strips);
+    tile.inside = tile.sliced() || tile.strip_rows < tile.view.h ||
+                  (tile.slice > 0 && tile.in_strips) || tile.parts > 1;
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];
@@ -166,6 +177,10 @@ std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<Op
   for (size_t i = tiles.size(); i-- > 0;) {
     const OpTile& tile = tiles[i];
     if (roles[i].lanes < 0) continue;
+    if (tile.parts > 1) {
+      tasks[i] = tile.parts;
+      continue;
+    }
     if (roles[i].final) {
       const OutputLoops outer = output_loops(graph.ops[i], tile, space.threads);
       for (int l = 0; l < outer.parallel; ++l)

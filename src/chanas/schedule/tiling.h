@@ -30,7 +30,7 @@ struct OpChoices {
   int border = 0;
   int scale = 0;     // kScale: 0 in the reduction, 1 a value of its own, 2 into the weights
   int bind = 1;      // on a GPU: iterations of the innermost loop outside the tile that are threads
-  int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused
+  int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused, 3 the reduction
   int fuse = 1;      // neighbours in a row whose channels are one run of lanes
 };
 // One kind of field: its name behind the op, its place above, its help.
@@ -59,6 +59,9 @@ struct OpTile : OpChoices {
       false;            // made strip by strip: its own strips, or those of the op that it is inside
   bool inside = false;  // producer (or copied input) is computed per slice and strip, not before
   bool folded = false;  // has no loops of its own
+  // parallel=3: parts of the reduction, one per thread, and the steps of each: lanes of what is
+  // made inside the parts.
+  int parts = 1, part_steps = 0;
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.
   int pad = 0, padded_h = 0, padded_w = 0;

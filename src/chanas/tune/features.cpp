@@ -12,6 +12,7 @@ namespace {
 constexpr double kCyclesPerUs = 3000;
 constexpr double kStreamBytesPerUs = 12'000;  // beyond the caches
 constexpr double kCacheBytesPerUs = 60'000;   // second-level cache
+constexpr double kCoreBytesPerUs = 15'000;    // what another core has just written
 constexpr double kFmaLatency = 4;
 
 double speedup(int threads) { return std::pow(static_cast<double>(threads), 0.85); }
@@ -55,6 +56,7 @@ struct Analysis {
   std::vector<RegisterTile> registers;  // one per op
   std::vector<double> rows;             // of each op that are computed at a time
   std::vector<double> again;            // rows computed over those needed, for the seams of strips
+                                        // and a last one that is shifted inwards
   std::vector<int> tasks;               // iterations of the parallel loop around each op
 };
 
@@ -65,6 +67,8 @@ void follow_strips(const Graph& graph, Analysis& a) {
   for (size_t i = a.tiles.size(); i-- > 0;) {
     if (graph.ops[i].kind == OpKind::kInput || a.roles[i].lanes < 0) continue;
     a.rows[i] = a.tiles[i].strip_rows;
+    const int rows = a.tiles[i].view.h;
+    a.again[i] = static_cast<double>(round_up(rows, a.tiles[i].strip_rows)) / rows;
     if (!a.tiles[i].in_strips) continue;
     for (const int user : graph.users(static_cast<int>(i))) {
       if (a.roles[user].producer != static_cast<int>(i)) continue;
@@ -136,6 +140,37 @@ double working_set_bytes(const Graph& graph, const Analysis& a) {
   return largest;
 }
 
+// Bytes that all threads together read of what others of them have written since the call began.
+double crossing_bytes(const Graph& graph, const Analysis& a, int threads) {
+  double bytes = 0;
+  for (size_t i = 0; i < graph.ops.size(); ++i) {
+    const Op& op = graph.ops[i];
+    if (op.kind == OpKind::kInput || a.tiles[i].folded) continue;
+    const Op& input = graph.ops[op.inputs[0]];
+    if (input.kind != OpKind::kInput && !a.tiles[i].inside)
+      bytes += value_bytes(input) * (threads - 1) / threads;
+    if (a.tiles[i].parts > 1) bytes += value_bytes(op) * (threads - 1);
+  }
+  return bytes;
+}
+
+// Bytes that an op whose channels are made in slices of its reader reads from beyond the first
+// cache: its input again for every slice but the first.
+double repeated_bytes(const Graph& graph, const Analysis& a, size_t i, const Target& target) {
+  const Op& op = graph.ops[i];
+  const Op& input = graph.ops[op.inputs[0]];
+  if (op.kind != OpKind::kConv2d || a.tiles[i].inside) return 0;
+  for (const int user : graph.users(static_cast<int>(i))) {
+    const OpTile& reader = a.tiles[user];
+    if (a.roles[user].producer != static_cast<int>(i) || !reader.sliced()) continue;
+    const double rows = std::min<double>(input.shape.h, (a.rows[i] - 1) * op.stride + op.kernel);
+    const double alive = 4 * rows * input.shape.w * input.shape.c;
+    if (alive <= static_cast<double>(target.l1_bytes)) return 0;
+    return value_bytes(input) * a.again[i] * (reader.vectors / reader.slice_vectors - 1);
+  }
+  return 0;
+}
+
 double draft_us(const ScheduleSpace& space, const Analysis& a) {
   const Graph& graph = space.workload.graph;
   const Target& target = space.target;
@@ -157,6 +192,7 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
     step += 1.0 / registers.unroll;
     cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i] *
               imbalance(a.tasks[i], space.threads);
+    traffic_us += repeated_bytes(graph, a, i, target) / kCacheBytesPerUs;
     const double bytes = live_input_bytes(op, input, tile, a.rows[i]);
     if (bytes > static_cast<double>(target.l2_bytes) / 2) {
       traffic_us += 2 * value_bytes(input) / kStreamBytesPerUs;
@@ -164,6 +200,7 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
       traffic_us += 2 * value_bytes(input) / kCacheBytesPerUs;
     }
   }
+  traffic_us += crossing_bytes(graph, a, space.threads) / kCoreBytesPerUs;
   return cycles / kCyclesPerUs + traffic_us +
          static_cast<double>(weight_bytes(graph)) / kStreamBytesPerUs;
 }
