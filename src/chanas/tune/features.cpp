@@ -11,7 +11,7 @@ namespace {
 // Of a common core; they only have to be right relative to each other.
 constexpr double kCyclesPerUs = 3000;
 constexpr double kStreamBytesPerUs = 12'000;  // beyond the caches
-constexpr double kCacheBytesPerUs = 60'000;   // second-level cache
+constexpr double kCacheBytesPerUs = 120'000;  // second-level cache
 constexpr double kCoreBytesPerUs = 15'000;    // what another core has just written
 constexpr double kFmaLatency = 4;
 
@@ -154,21 +154,15 @@ double crossing_bytes(const Graph& graph, const Analysis& a, int threads) {
   return bytes;
 }
 
-// Bytes that an op whose channels are made in slices of its reader reads from beyond the first
-// cache: its input again for every slice but the first.
-double repeated_bytes(const Graph& graph, const Analysis& a, size_t i, const Target& target) {
-  const Op& op = graph.ops[i];
-  const Op& input = graph.ops[op.inputs[0]];
-  if (op.kind != OpKind::kConv2d || a.tiles[i].inside) return 0;
-  for (const int user : graph.users(static_cast<int>(i))) {
-    const OpTile& reader = a.tiles[user];
-    if (a.roles[user].producer != static_cast<int>(i) || !reader.sliced()) continue;
-    const double rows = std::min<double>(input.shape.h, (a.rows[i] - 1) * op.stride + op.kernel);
-    const double alive = 4 * rows * input.shape.w * input.shape.c;
-    if (alive <= static_cast<double>(target.l1_bytes)) return 0;
-    return value_bytes(input) * a.again[i] * (reader.vectors / reader.slice_vectors - 1);
-  }
-  return 0;
+// Cycles in which a tile loads the weights of one step; more where they do not stay in the first
+// cache until the next tile that uses them (choose_tile of schedule/ops.h counts alike).
+double weight_cycles(const Op& op, const Op& input, const OpTile& tile, const Target& target) {
+  if (op.kind != OpKind::kConv2d) return 0;
+  // Used again soon: those of one block of channels, or of all when rows are outermost.
+  const int vectors = tile.order == 0 ? tile.channel_vectors : tile.vectors;
+  const double bytes = 4.0 * op.kernel * op.kernel * input.shape.c * vectors * tile.vector;
+  const bool kept = 2 * bytes <= static_cast<double>(target.l1_bytes);
+  return (kept ? 0.5 : 1.3) * tile.channel_vectors;
 }
 
 double draft_us(const ScheduleSpace& space, const Analysis& a) {
@@ -186,18 +180,22 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
                                          static_cast<double>(op.shape.elements()));
     const double accumulators = registers.product * width;
     const double loads = std::max(1.0, registers.sum) * width;
-    double step = std::max({accumulators / 2, loads / 2, kFmaLatency}) + 0.15 * loads;
+    const double weights = weight_cycles(op, input, tile, target) * width;
+    double step = std::max({accumulators / 2, loads / 2, weights, kFmaLatency}) + 0.15 * loads;
     const double live = accumulators + loads;
     if (live > target.vector_registers) step += 0.5 * (live - target.vector_registers);
     step += 1.0 / registers.unroll;
     cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i] *
               imbalance(a.tasks[i], space.threads);
-    traffic_us += repeated_bytes(graph, a, i, target) / kCacheBytesPerUs;
+    // What is made inside is written and read, what comes from outside only read, unless copied.
+    const double once = input.kind == OpKind::kInput ? 1 : 2;
+    if (a.roles[i].window_on_input && tile.border)
+      traffic_us += 2 * value_bytes(input) * a.again[i] / kCacheBytesPerUs;
     const double bytes = live_input_bytes(op, input, tile, a.rows[i]);
     if (bytes > static_cast<double>(target.l2_bytes) / 2) {
       traffic_us += 2 * value_bytes(input) / kStreamBytesPerUs;
     } else if (bytes > static_cast<double>(target.l1_bytes)) {
-      traffic_us += 2 * value_bytes(input) / kCacheBytesPerUs;
+      traffic_us += once * value_bytes(input) / kCacheBytesPerUs;
     }
   }
   traffic_us += crossing_bytes(graph, a, space.threads) / kCoreBytesPerUs;
