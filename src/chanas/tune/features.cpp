@@ -11,7 +11,7 @@ namespace {
 // Of a common core; they only have to be right relative to each other.
 constexpr double kCyclesPerUs = 3000;
 constexpr double kStreamBytesPerUs = 12'000;  // beyond the caches
-constexpr double kCacheBytesPerUs = 120'000;  // second-level cache
+constexpr double kCacheBytesPerUs = 60'000;   // second-level cache
 constexpr double kCoreBytesPerUs = 15'000;    // what another core has just written
 constexpr double kFmaLatency = 4;
 
