@@ -29,6 +29,14 @@ Target target_of(int index) {
   return avx2 && index / kExampleKinds % 3 == 2 ? simulated_target() : *host;
 }
 
+void expect_match(const ScheduleSpace& space, const Schedule& schedule, int seed) {
+  std::unique_ptr<chanas_runtime, decltype(&chanas_runtime_destroy)> runtime(
+      space.threads > 1 ? chanas_runtime_create(space.threads) : nullptr, chanas_runtime_destroy);
+  const KernelCheck check =
+      KernelCase(space.workload, seed).check(space, schedule, {.assertions = true}, runtime.get());
+  EXPECT_EQ(check.failure, "") << space.workload.describe() << "\n  " << to_text(space, schedule);
+}
+
 TEST(Differential, RandomSchedulesMatchTheInterpreter) {
   const int count = environment_number("CHANAS_FUZZ_SCHEDULES", 200);
   const int seed = environment_number("CHANAS_FUZZ_SEED", 1);
@@ -82,9 +90,7 @@ TEST(Differential, FusedPixelsMatchTheInterpreter) {
       schedule = random_schedule(space, rng);
     if (schedule.values[fuse - space.fields.begin()] == 1) continue;
     ++tried[kind];
-    const KernelCheck check =
-        KernelCase(workload, index).check(space, schedule, {.assertions = true}, nullptr);
-    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+    expect_match(space, schedule, index);
   }
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
   // Few of the examples' channels end in half a vector of fewer lanes.
@@ -114,11 +120,7 @@ TEST(Differential, SharedReductionsMatchTheInterpreter) {
     const int channels = workload.graph.ops[workload.graph.ops.back().inputs[0]].shape.c;
     EXPECT_EQ(tile.parts, threads);
     repeated_channels += tile.parts * tile.part_steps > channels;
-    std::unique_ptr<chanas_runtime, decltype(&chanas_runtime_destroy)> runtime(
-        chanas_runtime_create(threads), chanas_runtime_destroy);
-    const KernelCheck check =
-        KernelCase(workload, index).check(space, schedule, {.assertions = true}, runtime.get());
-    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+    expect_match(space, schedule, index);
   }
   std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
@@ -149,11 +151,7 @@ TEST(Differential, StripsThroughAnUnslicedOpMatchTheInterpreter) {
     for (int i = 0; i < 50 && !hands_on(schedule); ++i) schedule = random_schedule(space, rng);
     if (!hands_on(schedule)) continue;
     ++tried[kind];
-    std::unique_ptr<chanas_runtime, decltype(&chanas_runtime_destroy)> runtime(
-        threads > 1 ? chanas_runtime_create(threads) : nullptr, chanas_runtime_destroy);
-    const KernelCheck check =
-        KernelCase(workload, index).check(space, schedule, {.assertions = true}, runtime.get());
-    EXPECT_EQ(check.failure, "") << workload.describe() << "\n  " << to_text(space, schedule);
+    expect_match(space, schedule, index);
   }
   std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);

@@ -148,8 +148,7 @@ TileChoice choose_tile(const OpContext& context, int vector,
                        double loads_per_pixel) {
   const Shape& view = context.role().view;
   const int needed = needed_vectors(view.c, vector);
-  // Weights that a tile one vector wide reads; more than half of the first cache come from the
-  // second.
+  // Weights that a tile one vector wide reads.
   const Op& op = context.op();
   const int64_t panel_bytes = int64_t{4} * vector * op.kernel * op.kernel *
                               (op.kind == OpKind::kDepthwise ? 1 : context.input().shape.c);
@@ -158,13 +157,12 @@ TileChoice choose_tile(const OpContext& context, int vector,
   for (int n : channel_vectors) {
     const int excess = round_up(needed, n) - needed;
     if (n > needed || excess * 3 > needed) continue;
-    const bool weights_in_l1 = panel_bytes * n * 2 <= context.target.l1_bytes;
+    const double weights = weight_cycles(n, panel_bytes * n, context.target);
     for (int p : pixels) {
       // Accumulators, the weights of one step, and one input.
       if (n * p + n + 1 > context.target.vector_registers) continue;
       const double waste = double(round_up(needed, n)) / needed * round_up(view.w, p) / view.w;
       const double macs = n * p, loads = n + loads_per_pixel * p;
-      const double weights = weights_in_l1 ? 0.5 * n : 1.3 * n;
       const double cycles = std::max({macs / 2, loads / 2, weights, 4.0}) + 0.15 * loads;
       const double cost = cycles / macs * waste;
       if (best_cost != 0 && cost >= best_cost) continue;

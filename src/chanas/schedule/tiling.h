@@ -93,6 +93,12 @@ std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<Op
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 inline int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
+// Estimated cycles in which a register tile loads `vectors` vectors of weights, of which `bytes`
+// are read again before they repeat: more where these do not stay in the first cache.
+inline double weight_cycles(int vectors, int64_t bytes, const Target& target) {
+  return (2 * bytes <= target.l1_bytes ? 0.5 : 1.3) * vectors;
+}
+
 // Vectors that `channels` fill.
 inline int needed_vectors(int channels, int vector) { return ceil_div(channels, vector); }
 // The channel in lane `lane` of an op with `channels` channels.

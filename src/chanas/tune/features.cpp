@@ -154,15 +154,12 @@ double crossing_bytes(const Graph& graph, const Analysis& a, int threads) {
   return bytes;
 }
 
-// Cycles in which a tile loads the weights of one step; more where they do not stay in the first
-// cache until the next tile that uses them (choose_tile of schedule/ops.h counts alike).
-double weight_cycles(const Op& op, const Op& input, const OpTile& tile, const Target& target) {
+// Weights that an op reads again soon: those of a block of channels, or of all blocks where rows
+// are outermost.
+int64_t repeated_weight_bytes(const Op& op, const Op& input, const OpTile& tile) {
   if (op.kind != OpKind::kConv2d) return 0;
-  // Used again soon: those of one block of channels, or of all when rows are outermost.
   const int vectors = tile.order == 0 ? tile.channel_vectors : tile.vectors;
-  const double bytes = 4.0 * op.kernel * op.kernel * input.shape.c * vectors * tile.vector;
-  const bool kept = 2 * bytes <= static_cast<double>(target.l1_bytes);
-  return (kept ? 0.5 : 1.3) * tile.channel_vectors;
+  return int64_t{4} * op.kernel * op.kernel * input.shape.c * vectors * tile.vector;
 }
 
 double draft_us(const ScheduleSpace& space, const Analysis& a) {
@@ -180,7 +177,8 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
                                          static_cast<double>(op.shape.elements()));
     const double accumulators = registers.product * width;
     const double loads = std::max(1.0, registers.sum) * width;
-    const double weights = weight_cycles(op, input, tile, target) * width;
+    const double weights =
+        weight_cycles(tile.channel_vectors, repeated_weight_bytes(op, input, tile), target) * width;
     double step = std::max({accumulators / 2, loads / 2, weights, kFmaLatency}) + 0.15 * loads;
     const double live = accumulators + loads;
     if (live > target.vector_registers) step += 0.5 * (live - target.vector_registers);
