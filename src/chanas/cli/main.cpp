@@ -33,8 +33,9 @@ int main(int argc, char** argv) {
   install_signal_handlers();
   CLI::App app(kIntroduction, "chanas");
   app.footer(kExitCodes);
-  app.set_version_flag("--version", fmt::format("{} (schedules v{}, measurements {})",
-                                                CHANAS_VERSION, kScheduleVersion, kMeasuring));
+  app.set_version_flag("--version",
+                       fmt::format("{} (schedules v{}, measurements {}[{}])", CHANAS_VERSION,
+                                   kScheduleVersion, kMeasuring, kMeasuringThreads));
   app.require_subcommand(1);
   app.fallthrough();
   Cli cli;

@@ -57,8 +57,8 @@ Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
 Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
   Halide::Pipeline pipeline(lowering.output());
   pipeline.add_custom_lowering_pass(new HideHalves);  // owned by the pipeline
-  if (options.prefetch.bytes > 0)
-    pipeline.add_custom_lowering_pass(lowering.prefetch(options.prefetch).release());
+  if (auto pass = lowering.prefetch(options.prefetch))
+    pipeline.add_custom_lowering_pass(pass.release());
   return pipeline;
 }
 

@@ -2,8 +2,6 @@
 
 #include <fmt/core.h>
 
-#include "chanas/codegen/prefetch.h"
-
 namespace chanas {
 
 using Halide::Expr;
@@ -81,12 +79,28 @@ std::vector<Halide::Argument> Lowering::arguments() const {
 }
 
 std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(const PrefetchRange& range) const {
-  std::set<std::string> sums;
+  std::map<std::string, TileInput> reductions;
+  bool inputs = false;
   for (size_t i = 0; i < roles_.size(); ++i) {
     const int index = static_cast<int>(i);
-    if (op(index).kind == OpKind::kConv2d) sums.insert(name(index, "_sums"));
+    if (op(index).kind != OpKind::kConv2d) continue;
+    const TileInput input = tile_input(index);
+    inputs |= !input.buffer.empty();
+    reductions[name(index, "_sums")] = input;
   }
-  return std::make_unique<PrefetchAhead>(std::move(sums), weights_.name(), range);
+  if (range.bytes == 0 && !inputs) return nullptr;
+  return std::make_unique<PrefetchAhead>(std::move(reductions), weights_.name(), range);
+}
+
+TileInput Lowering::tile_input(int index) const {
+  const Op& conv = op(index);
+  int data = conv.inputs[0];
+  if (!external(data) && tiles_[data].folded) data = op(data).inputs[0];
+  // One core has its own lines in its caches; only the pixels of 1x1 windows lie in one piece.
+  if (space_.threads == 1 || gpu() || !external(data) || conv.kernel > 1 || conv.stride > 1)
+    return {};
+  const OpTile& tile = tiles_[index];
+  return {inputs_[data].name(), int64_t{tile.pixels} * tile.fuse * op(data).shape.c};
 }
 
 std::string Lowering::name(int index, const char* part) const {

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "chanas/codegen/prefetch.h"
 #include "chanas/schedule/packing.h"
 #include "chanas/schedule/plan.h"
 #include "chanas/schedule/tiling.h"
@@ -43,7 +44,8 @@ class Lowering {
   // The arguments of the compiled function, in order; the output comes behind them.
   std::vector<Halide::Argument> arguments() const;
   Halide::Func output() const { return output_; }
-  // The pass that prefetches a part of the weight arena (prefetch.h).
+  // The pass that prefetches a part of the weight arena and what other cores have made
+  // (prefetch.h); null: there is nothing to prefetch.
   std::unique_ptr<Halide::Internal::IRMutator> prefetch(const PrefetchRange& range) const;
 
  private:
@@ -83,6 +85,8 @@ class Lowering {
   void place_sums(int index, Halide::Func sums, const Halide::LoopLevel& level, int pixels,
                   const std::vector<Halide::RVar>& steps) const;
   bool gpu() const { return space_.target.gpu(); }
+  // What a tile of convolution `index` reads of what another thread may have made.
+  TileInput tile_input(int index) const;
   // Computes what op `index` reads (its producer, or the copy of its input) at `level` if its tile
   // says so, else before all. A producer that has no slices of its own has what it reads there too.
   void place_producer(int index, const std::optional<Halide::LoopLevel>& level);

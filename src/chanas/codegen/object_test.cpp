@@ -91,23 +91,38 @@ TEST(Codegen, IllegalSchedulesAndUnwritablePathsAreStatuses) {
             absl::StatusCode::kInvalidArgument);
 }
 
-// In every kernel of a process: the compiler gives the same op another name each time.
-TEST(Object, PrefetchesWhereItIsToldTo) {
+// Whether the kernel under its default schedule has an instruction that prefetches.
+bool prefetches(const Workload& workload, int threads, const CompileOptions& options) {
   const TemporaryFolder folder("chanas-prefetch");
   const std::string object = join_path(folder.path(), "kernel.o");
+  const ScheduleSpace space = schedule_space(workload, *local_target(), threads);
+  const Status compiled = compile_object(space, default_schedule(space), options, "kernel", object);
+  EXPECT_TRUE(compiled.ok()) << compiled.message();
+  // The instruction's two bytes; only the compiler's own tables could hold them by chance.
+  return read_file(object)->find("\x0f\x18") != std::string::npos;
+}
+
+// In every kernel of a process: the compiler gives the same op another name each time.
+TEST(Object, PrefetchesWhereItIsToldTo) {
   const Unit unit{.h_in = 7, .c_in = 16, .c_mid = 64, .c_out = 16, .kernel = 5, .residual = true};
   for (const Cut& cut : unit_element(unit).cuts) {
     const Workload& workload = cut.groups.back().workload;
-    const ScheduleSpace space = schedule_space(workload, *local_target(), 1);
-    // The instruction's two bytes; only the compiler's own tables could hold them by chance.
-    const auto prefetches = [&](int64_t bytes) {
-      const Status compiled = compile_object(space, default_schedule(space),
-                                             {.prefetch = {0, bytes}}, "kernel", object);
-      EXPECT_TRUE(compiled.ok()) << compiled.message();
-      return read_file(object)->find("\x0f\x18") != std::string::npos;
-    };
-    EXPECT_FALSE(prefetches(0)) << workload.describe();
-    EXPECT_TRUE(prefetches(4096)) << workload.describe();
+    EXPECT_FALSE(prefetches(workload, 1, {})) << workload.describe();
+    EXPECT_TRUE(prefetches(workload, 1, {.prefetch = {0, 4096}})) << workload.describe();
+  }
+}
+
+// Another thread may have made what a 1x1 convolution reads of another stage, gated or not.
+TEST(Object, PrefetchesWhatOtherThreadsHaveMade) {
+  const Unit unit{.h_in = 14, .c_in = 16, .c_mid = 64, .c_out = 16, .kernel = 3, .se_channels = 8};
+  for (const Cut& cut : unit_element(unit).cuts) {
+    for (const Group& group : cut.groups) {
+      const Workload& workload = group.workload;
+      const std::string what = workload.describe();
+      const bool reads = what.starts_with("conv1x1") || what.starts_with("scale+conv1x1");
+      EXPECT_EQ(prefetches(workload, 2, {}), reads) << what;
+      EXPECT_FALSE(prefetches(workload, 1, {})) << what;
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 #include "chanas/codegen/prefetch.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 namespace chanas {
 namespace {
@@ -27,21 +29,64 @@ bool is_innermost(const Stmt& body) {
   return !loops.found;
 }
 
-// Into the second cache and up. Halide's own prefetch is one that leaves the second cache out.
-Stmt prefetch_line(const std::string& buffer, const Expr& index) {
+// Where a statement first reads a buffer, one value at a time: its first pixel and channel.
+class FirstRead : public IRVisitor {
+ public:
+  explicit FirstRead(const std::string& buffer) : buffer_(buffer) {}
+  Expr index;  // undefined: nowhere
+
+ private:
+  using IRVisitor::visit;
+  void visit(const LetStmt* let) override {
+    lets_.emplace_back(let->name, let->value);
+    IRVisitor::visit(let);
+    lets_.pop_back();
+  }
+  void visit(const Load* load) override {
+    if (index.defined() || !load->type.is_scalar() || load->name != buffer_) return;
+    index = load->index;
+    for (size_t i = lets_.size(); i-- > 0;)
+      index = substitute(lets_[i].first, lets_[i].second, index);
+  }
+
+  const std::string& buffer_;
+  std::vector<std::pair<std::string, Expr>> lets_;
+};
+
+enum Cache { kSecond = 2, kFirst = 3 };
+
+// Into a cache and those behind it. Halide's own prefetch is one that leaves the second cache out.
+Stmt prefetch_line(const std::string& buffer, const Expr& index, Cache cache) {
   const Expr base = Variable::make(Halide::Handle(), buffer);
   const Expr address = Halide::reinterpret(
       Halide::Handle(), Halide::reinterpret<int64_t>(base) + Halide::cast<int64_t>(index) * 4);
-  constexpr int kRead = 0, kSecondCache = 2, kData = 1;
+  constexpr int kRead = 0, kData = 1;
   return Evaluate::make(Call::make(Halide::Int(32), "llvm.prefetch.p0",
-                                   {address, kRead, kSecondCache, kData}, Call::Extern));
+                                   {address, kRead, static_cast<int>(cache), kData}, Call::Extern));
+}
+
+// `body`, which fetches the lines of `floats` floats from `first` on as well, or the first of them.
+Stmt with_lines(Stmt body, const std::string& buffer, const Expr& first, int64_t floats,
+                Cache cache) {
+  const int64_t lines = std::min(kMostLinesPerStep, (floats * 4 + kLine - 1) / kLine);
+  for (int64_t i = lines; i-- > 0;)
+    body = Block::make(prefetch_line(buffer, first + static_cast<int>(i * kLine / 4), cache), body);
+  return body;
+}
+
+// The name of a reduction's sums: "op1_sums" of "op1_sums.s1.r4$x", its update, and of
+// "op1_sums$2.s1.r9$x", that in the third pipeline that the process makes. Empty for other loops.
+std::string sums_name(const std::string& loop) {
+  const size_t dot = loop.find(".s1.");
+  if (dot == std::string::npos) return "";
+  return loop.substr(0, std::min(dot, loop.find('$')));
 }
 
 }  // namespace
 
-PrefetchAhead::PrefetchAhead(std::set<std::string> sums, std::string weights,
+PrefetchAhead::PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
                              const PrefetchRange& range)
-    : sums_(std::move(sums)), weights_(std::move(weights)), range_(range) {}
+    : reductions_(std::move(reductions)), weights_(std::move(weights)), range_(range) {}
 
 Stmt PrefetchAhead::mutate(const Stmt& statement) {
   if (running_) return IRMutator::mutate(statement);
@@ -62,14 +107,8 @@ Stmt PrefetchAhead::visit(const For* loop) {
   const auto pop = [&] {
     if (extent) loops_.pop_back();
   };
-  // "op1_sums.s1.r4$x": the update of the reduction; "op1_sums$2.s1.r9$x" in the third pipeline
-  // that the process makes.
-  const size_t dot = loop->name.find(".s1.");
-  const bool reduction =
-      dot != std::string::npos &&
-      sums_.contains(loop->name.substr(0, std::min(dot, loop->name.find('$')))) &&
-      is_innermost(loop->body);
-  if (!reduction) {
+  const auto reduction = reductions_.find(sums_name(loop->name));
+  if (reduction == reductions_.end() || !is_innermost(loop->body)) {
     Stmt result = IRMutator::visit(loop);
     pop();
     return result;
@@ -85,17 +124,33 @@ Stmt PrefetchAhead::visit(const For* loop) {
     steps_ += steps;
     return loop;
   }
-  // Floats between the lines of two steps, and lines per step where that is more than a line.
-  const int64_t floats = std::max<int64_t>(1, (range_.bytes / 4 + steps_ - 1) / steps_);
-  const int64_t lines = std::min(kMostLinesPerStep, (floats * 4 + kLine - 1) / kLine);
-  const Expr first = static_cast<int>(range_.begin / 4) +
-                     (step + static_cast<int>(steps_before_)) * static_cast<int>(floats);
-  steps_before_ += steps;
   Stmt body = loop->body;
-  for (int64_t i = lines; i-- > 0;)
-    body = Block::make(prefetch_line(weights_, first + static_cast<int>(i * kLine / 4)), body);
+  if (extent) body = with_input(body, *loop, reduction->second);
+  body = with_weights(body, step + static_cast<int>(steps_before_));
+  steps_before_ += steps;
   return For::make(loop->name, loop->min, loop->extent, loop->for_type, loop->partition_policy,
                    loop->device_api, body);
+}
+
+Stmt PrefetchAhead::with_weights(Stmt body, const Expr& step) const {
+  if (range_.bytes == 0) return body;
+  // Floats between the lines of two steps, and lines per step where that is more than a line.
+  const int64_t floats = std::max<int64_t>(1, (range_.bytes / 4 + steps_ - 1) / steps_);
+  const Expr first = static_cast<int>(range_.begin / 4) + step * static_cast<int>(floats);
+  return with_lines(std::move(body), weights_, first, floats, kSecond);
+}
+
+Stmt PrefetchAhead::with_input(Stmt body, const For& loop, const TileInput& input) const {
+  if (input.buffer.empty()) return body;
+  FirstRead read(input.buffer);
+  body.accept(&read);
+  if (!read.index.defined()) return body;
+  const int64_t steps = *as_const_int(loop.extent);
+  const int64_t floats = (input.floats + steps - 1) / steps;
+  const Expr step = Variable::make(Halide::Int(32), loop.name) - loop.min;
+  const Expr first = substitute(loop.name, loop.min, read.index) + static_cast<int>(input.floats) +
+                     step * static_cast<int>(floats);
+  return with_lines(std::move(body), input.buffer, first, floats, kFirst);
 }
 
 }  // namespace chanas

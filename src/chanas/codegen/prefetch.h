@@ -3,22 +3,32 @@
 
 #include <Halide.h>
 
-#include <set>
+#include <map>
 #include <string>
 
 #include "chanas/schedule/plan.h"
 
 namespace chanas {
 
-// Lets the reductions of a kernel prefetch weights ahead of those in use: the rest of their own and
-// those of the stages that run next (plan.h lays them out in the order of execution). A dense
-// reduction computes for ten cycles and more on every line that it loads, so that one prefetch more
-// per step is free, and evenly paced: a burst would be dropped by the processor.
+// What a tile of a dense reduction reads, in one piece; what the next tile reads lies behind it.
+struct TileInput {
+  std::string buffer;  // empty: nothing is fetched
+  int64_t floats = 0;
+};
+
+// Lets the reductions of a kernel prefetch what is needed soon. A dense reduction computes for ten
+// cycles and more on every line that it loads, so that one prefetch more per step is free, and
+// evenly paced: a burst would be dropped by the processor.
+// - Weights ahead of those in use: the rest of their own and those of the stages that run next
+//   (plan.h lays them out in the order of execution), into the second cache.
+// - The input of the next tile, into the first cache. With several threads another core has made
+//   half of it, and a line that another core has written takes as long as one from memory.
 class PrefetchAhead : public Halide::Internal::IRMutator {
  public:
-  // `sums`: names of the reductions' Funcs. `weights`: the buffer. The range is spread over all
-  // steps.
-  PrefetchAhead(std::set<std::string> sums, std::string weights, const PrefetchRange& range);
+  // `reductions`: by the names of their sums' Funcs. `weights`: the buffer; the range is spread
+  // over all steps.
+  PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
+                const PrefetchRange& range);
 
   Halide::Internal::Stmt mutate(const Halide::Internal::Stmt& statement) override;
   using IRMutator::mutate;
@@ -30,8 +40,12 @@ class PrefetchAhead : public Halide::Internal::IRMutator {
   };
   Halide::Internal::Stmt visit(const Halide::Internal::For* loop) override;
   using IRMutator::visit;
+  // A step of the innermost loop with its prefetches.
+  Halide::Internal::Stmt with_weights(Halide::Internal::Stmt body, const Halide::Expr& step) const;
+  Halide::Internal::Stmt with_input(Halide::Internal::Stmt body, const Halide::Internal::For& loop,
+                                    const TileInput& input) const;
 
-  const std::set<std::string> sums_;
+  const std::map<std::string, TileInput> reductions_;
   const std::string weights_;
   const PrefetchRange range_;
   std::vector<Loop> loops_;

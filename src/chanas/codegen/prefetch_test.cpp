@@ -4,34 +4,56 @@
 #include <gtest/gtest.h>
 
 #include <sstream>
+#include <string>
 
 namespace chanas {
 namespace {
 
 using namespace Halide::Internal;
+using testing::HasSubstr;
+using testing::Not;
 
-// A loop of eight steps with that name, and what the pass makes of it.
-std::string prefetched(const std::string& loop, const PrefetchRange& range) {
-  const Stmt body = Evaluate::make(Variable::make(Halide::Int(32), loop));
+constexpr char kReduction[] = "op1_sums.s1.r4$x";
+
+// What the pass makes of a loop of eight steps with that name, which reads data[100 + step] first.
+std::string prefetched(const std::string& loop, const PrefetchRange& range,
+                       const TileInput& input = {}) {
+  const Halide::Expr step = Variable::make(Halide::Int(32), loop);
+  const auto load = [&](const Halide::Expr& at) {
+    return Evaluate::make(
+        Load::make(Halide::Float(32), "data", at, {}, {}, const_true(), ModulusRemainder()));
+  };
+  const Halide::Expr first = Variable::make(Halide::Int(32), "first");
+  const Stmt body = LetStmt::make("first", step + 100, Block::make(load(first), load(first + 24)));
   const Stmt statement = For::make(loop, 0, 8, ForType::Serial, Halide::Partition::Auto,
                                    Halide::DeviceAPI::None, body);
   std::ostringstream text;
-  text << PrefetchAhead({"op1_sums"}, "weights", range).mutate(statement);
+  text << PrefetchAhead({{"op1_sums", input}}, "weights", range).mutate(statement);
   return text.str();
 }
 
 TEST(Prefetch, SpreadsTheRangeOverTheStepsOfAReduction) {
   // 4,096 bytes in 8 steps: 128 floats a step, from float 250,000 on.
-  const std::string text = prefetched("op1_sums.s1.r4$x", {1'000'000, 4096});
-  EXPECT_THAT(text, testing::HasSubstr("llvm.prefetch"));
-  EXPECT_THAT(text, testing::HasSubstr("250000"));
-  EXPECT_THAT(text, testing::HasSubstr("*128"));
-  EXPECT_THAT(prefetched("op1_sums.s1.r4$x", {2'000'000, 4096}), testing::HasSubstr("500000"));
+  const std::string text = prefetched(kReduction, {1'000'000, 4096});
+  EXPECT_THAT(text, HasSubstr("llvm.prefetch"));
+  EXPECT_THAT(text, HasSubstr("250000"));
+  EXPECT_THAT(text, HasSubstr("*128"));
+  EXPECT_THAT(prefetched(kReduction, {2'000'000, 4096}), HasSubstr("500000"));
+}
+
+TEST(Prefetch, FetchesWhatTheNextTileReads) {
+  // A tile of 3,000 floats from data[100] on: 375 of the next one in each of the 8 steps.
+  const std::string text = prefetched(kReduction, {}, {"data", 3000});
+  EXPECT_THAT(text, HasSubstr("llvm.prefetch"));
+  EXPECT_THAT(text, HasSubstr("0 + 100) + 3000"));
+  EXPECT_THAT(text, HasSubstr("*375"));
+  EXPECT_THAT(prefetched(kReduction, {}, {"other", 3000}), Not(HasSubstr("llvm")));
+  EXPECT_THAT(prefetched(kReduction, {}), Not(HasSubstr("llvm")));
 }
 
 TEST(Prefetch, LeavesOtherLoopsAlone) {
-  EXPECT_THAT(prefetched("op2_sums.s1.r4$x", {0, 4096}), testing::Not(testing::HasSubstr("llvm")));
-  EXPECT_THAT(prefetched("op1_sums.s0.x", {0, 4096}), testing::Not(testing::HasSubstr("llvm")));
+  for (const char* loop : {"op2_sums.s1.r4$x", "op1_sums.s0.x"})
+    EXPECT_THAT(prefetched(loop, {0, 4096}, {"data", 3000}), Not(HasSubstr("llvm")));
 }
 
 }  // namespace

@@ -16,6 +16,9 @@ namespace chanas {
 // The way of measuring, which changes when numbers of old and new would not compare: inputs just
 // produced, large outputs and scratch memory cold, rounded cold bytes, huge pages.
 inline constexpr std::string_view kMeasuring = "produced-large-cold-rounded-hugepages";
+// With several threads also what the compiler adds to every schedule: kernels fetch ahead what
+// other cores have made.
+inline constexpr std::string_view kMeasuringThreads = "-fetched";
 
 // How a latency is taken (halide.md section 7): every sample is one call in the state in which a
 // network would make it: `cold_bytes` of other memory were read (the rest of the network's
@@ -43,7 +46,8 @@ struct MeasurePlan {
   // their rows. More than the weights alone is right too where caches are shared: by the time of
   // the next inference neighbours have taken a part of them.
   int64_t rounded_cold_bytes() const;
-  // Names the plan in the keys of records: threads, rounded_cold_bytes and kMeasuring.
+  // Names the plan in the keys of records: threads, rounded_cold_bytes, kMeasuring, and with
+  // several threads kMeasuringThreads.
   std::string id() const;
 };
 
