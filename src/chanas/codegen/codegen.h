@@ -19,7 +19,7 @@ struct CompileOptions {
   bool assertions = false;
   // What is needed soon of the memory that holds the weights (Stage::prefetch): dense reductions
   // prefetch it, evenly spread over their steps.
-  PrefetchRange prefetch = {};
+  std::vector<PrefetchRange> prefetch = {};
 };
 
 // A kernel compiled in this process. All buffers are dense NHWC float32, 64-byte aligned; weights

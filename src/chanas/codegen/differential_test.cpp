@@ -98,34 +98,42 @@ TEST(Differential, FusedPixelsMatchTheInterpreter) {
             local_target()->vector_floats == 16 ? 8 : 1);
 }
 
-// Each thread makes and sums up a part of the input channels: in every kind of workload that offers
-// it, with as many parts as fit and channels that do not fill their vectors among them.
+// Each thread sums up a part of the input channels, or of the rows: in every kind of workload that
+// offers it, with as many parts as fit, channels that do not fill their vectors and rows that are
+// no multiple of the threads among them.
 TEST(Differential, SharedReductionsMatchTheInterpreter) {
   std::map<std::string, int> tried;
-  int repeated_channels = 0;
+  int repeated_channels = 0, missing_rows = 0;
   for (int index = 0; index < 100 * kExampleKinds; ++index) {
     const Workload workload = example_workload(3, index);
     const int threads = 2 + index / kExampleKinds % 3;
     const ScheduleSpace space = schedule_space(workload, target_of(index), threads);
     const std::vector<OpRole> roles = op_roles(workload);
     const std::string kind = fmt::format("{}, {} threads", workload.kind(), threads);
-    if (tried[kind] == 2 || space.fields.back().choices.back() != 3) continue;
+    const auto shared = std::ranges::find_if(space.fields, [](const Field& field) {
+      return field.name.ends_with(".parallel") && field.choices.back() == 3;
+    });
+    if (tried[kind] == 2 || shared == space.fields.end()) continue;
+    const auto field = static_cast<size_t>(shared - space.fields.begin());
     Rng rng(3, "parts", index);
     Schedule schedule = default_schedule(space);
-    for (int i = 0; i < 50 && schedule.values.back() != 3; ++i)
+    for (int i = 0; i < 50 && schedule.values[field] != 3; ++i)
       schedule = random_schedule(space, rng);
-    if (schedule.values.back() != 3) continue;
+    if (schedule.values[field] != 3) continue;
     ++tried[kind];
-    const OpTile tile = resolve(space, roles, schedule).back();
-    const int channels = workload.graph.ops[workload.graph.ops.back().inputs[0]].shape.c;
+    const auto op = static_cast<size_t>(field_key(*shared).op);
+    const OpTile tile = resolve(space, roles, schedule)[op];
+    const Shape& input = workload.graph.ops[workload.graph.ops[op].inputs[0]].shape;
     EXPECT_EQ(tile.parts, threads);
-    repeated_channels += tile.parts * tile.part_steps > channels;
+    repeated_channels += tile.parts * tile.part_steps > input.c;
+    missing_rows += tile.part_steps == 0 && input.h % threads != 0;
     expect_match(space, schedule, index);
   }
   std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
-  EXPECT_GE(tried.size(), 8u);
+  EXPECT_GE(tried.size(), 12u);
   EXPECT_GE(repeated_channels, 4);
+  EXPECT_GE(missing_rows, 2);
 }
 
 // The same for what few random schedules have: an op inside the strips of another that is not

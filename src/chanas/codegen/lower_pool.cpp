@@ -12,13 +12,26 @@ Body Lowering::pool(int index) {
   if (in.h * in.w == 1) return {[=, this](const Place& p) { return lanes(index, data, p); }};
   Var v("v"), x("x"), y("y"), c("c");
   Func sums(name(index, "_sums"));
+  const float factor = 1.0f / static_cast<float>(in.h * in.w);
+  if (const int parts = tiles_[index].parts; parts > 1) {
+    Var part("part");
+    const int rows = ceil_div(in.h, parts);
+    RDom r(0, in.w, 0, rows);
+    const Halide::Expr row = part * rows + r.y;
+    r.where(inside_rows(row, in.h));
+    sums(v, x, y, c, part) = 0.0f;
+    sums(v, x, y, c, part) += lanes(index, data, {v, r.x, min(row, in.h - 1), c}) * factor;
+    return {[=](const Place& p) { return sums(p.v, p.x, p.y, p.c, p.part); },
+            [=, this](const Halide::LoopLevel& level) {
+              place_sums(index, sums, level, 1, {r.x, r.y});
+            }};
+  }
   sums(v, x, y, c) = 0.0f;
   RDom r(0, in.w, 0, in.h);
   sums(v, x, y, c) += lanes(index, data, {v, r.x, r.y, c});
   auto place = [=, this](const Halide::LoopLevel& level) {
     place_sums(index, sums, level, 1, {r.x, r.y});
   };
-  const float factor = 1.0f / static_cast<float>(in.h * in.w);
   return {[=](const Place& p) { return sums(p.v, p.x, p.y, p.c) * factor; }, place};
 }
 

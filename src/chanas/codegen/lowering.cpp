@@ -63,8 +63,9 @@ Lowering::Lowering(const ScheduleSpace& space, const Schedule& schedule)
       default:
         body = pointwise(i);
     }
+    if (tiles_[i].parts > 1) body = parts_stage(i, body);
     if (roles_[i].final)
-      output_stage(i, tiles_[i].parts > 1 ? parts_stage(i, body) : body);
+      output_stage(i, body);
     else
       inner_stage(i, body);
   }
@@ -78,7 +79,8 @@ std::vector<Halide::Argument> Lowering::arguments() const {
   return result;
 }
 
-std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(const PrefetchRange& range) const {
+std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(
+    const std::vector<PrefetchRange>& weights) const {
   std::map<std::string, TileInput> reductions;
   bool inputs = false;
   for (size_t i = 0; i < roles_.size(); ++i) {
@@ -88,8 +90,9 @@ std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(const PrefetchRa
     inputs |= !input.buffer.empty();
     reductions[name(index, "_sums")] = input;
   }
-  if (range.bytes == 0 && !inputs) return nullptr;
-  return std::make_unique<PrefetchAhead>(std::move(reductions), weights_.name(), range);
+  if (weights.empty() && !inputs) return nullptr;
+  return std::make_unique<PrefetchAhead>(std::move(reductions), weights_.name(), weights,
+                                         space_.threads);
 }
 
 TileInput Lowering::tile_input(int index) const {
@@ -147,9 +150,9 @@ Expr Lowering::channel(int value, Expr k, Expr x, Expr y) const {
 }
 
 Expr Lowering::bias(int index, const Place& place) const {
-  const PackedOp& packed = *packed_[index];
-  if (packed.bias_size == 0) return 0.0f;
-  return weights_(static_cast<int>(packed.bias_offset) + place.c * packed.vector + place.v);
+  const PackedOp* packed = packed_[index];
+  if (!packed || packed->bias_size == 0) return 0.0f;
+  return weights_(static_cast<int>(packed->bias_offset) + place.c * packed->vector + place.v);
 }
 
 Expr Lowering::epilogue(int index, Expr value, const Place& place) const {

@@ -46,7 +46,8 @@ class Lowering {
   Halide::Func output() const { return output_; }
   // The pass that prefetches a part of the weight arena and what other cores have made
   // (prefetch.h); null: there is nothing to prefetch.
-  std::unique_ptr<Halide::Internal::IRMutator> prefetch(const PrefetchRange& range) const;
+  std::unique_ptr<Halide::Internal::IRMutator> prefetch(
+      const std::vector<PrefetchRange>& weights) const;
 
  private:
   const Op& op(int index) const { return space_.workload.graph.ops[index]; }

@@ -108,7 +108,7 @@ TEST(Object, PrefetchesWhereItIsToldTo) {
   for (const Cut& cut : unit_element(unit).cuts) {
     const Workload& workload = cut.groups.back().workload;
     EXPECT_FALSE(prefetches(workload, 1, {})) << workload.describe();
-    EXPECT_TRUE(prefetches(workload, 1, {.prefetch = {0, 4096}})) << workload.describe();
+    EXPECT_TRUE(prefetches(workload, 1, {.prefetch = {{0, 4096}}})) << workload.describe();
   }
 }
 
@@ -157,7 +157,8 @@ std::map<std::string, int> parallel_loops(const std::string& nest) {
     std::smatch match;
     if (std::regex_search(line, match, produce)) {
       around.push_back({indent, match[2], outside});
-      if (match[2].matched) loops[match[2]] = outside;
+      // Parts come first; what adds them up says nothing of how the work is shared.
+      if (match[2].matched) loops.emplace(match[2], outside);
     } else if (std::regex_search(line, match, parallel)) {
       const int tasks = match[2].matched ? std::stoi(match[4]) - std::stoi(match[3]) + 1 : 0;
       if (!around.empty() && !around.back().value.empty()) loops[around.back().value] = tasks;

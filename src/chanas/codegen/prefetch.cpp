@@ -85,8 +85,11 @@ std::string sums_name(const std::string& loop) {
 }  // namespace
 
 PrefetchAhead::PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
-                             const PrefetchRange& range)
-    : reductions_(std::move(reductions)), weights_(std::move(weights)), range_(range) {}
+                             std::vector<PrefetchRange> ranges, int threads)
+    : reductions_(std::move(reductions)),
+      weights_(std::move(weights)),
+      ranges_(std::move(ranges)),
+      threads_(threads) {}
 
 Stmt PrefetchAhead::mutate(const Stmt& statement) {
   if (running_) return IRMutator::mutate(statement);
@@ -101,9 +104,16 @@ Stmt PrefetchAhead::mutate(const Stmt& statement) {
   return result;
 }
 
+PrefetchAhead::Loop PrefetchAhead::loop_of(const For& loop, int64_t extent) const {
+  const Expr index = Variable::make(Halide::Int(32), loop.name) - loop.min;
+  if (loop.for_type != ForType::Parallel || threads_ == 1) return {index, extent, {}};
+  const int64_t part = (extent + threads_ - 1) / threads_;
+  return {index % static_cast<int>(part), part, index / static_cast<int>(part)};
+}
+
 Stmt PrefetchAhead::visit(const For* loop) {
   const std::optional<int64_t> extent = as_const_int(loop->extent);
-  if (extent) loops_.push_back({Variable::make(Halide::Int(32), loop->name) - loop->min, *extent});
+  if (extent) loops_.push_back(loop_of(*loop, *extent));
   const auto pop = [&] {
     if (extent) loops_.pop_back();
   };
@@ -114,8 +124,9 @@ Stmt PrefetchAhead::visit(const For* loop) {
     return result;
   }
   int64_t steps = 1;
-  Expr step = 0;
+  Expr step = 0, thread = 0;
   for (const Loop& l : loops_) {
+    if (l.thread.defined()) thread = l.thread;
     step = step * static_cast<int>(l.extent) + l.index;
     steps *= l.extent;
   }
@@ -126,18 +137,22 @@ Stmt PrefetchAhead::visit(const For* loop) {
   }
   Stmt body = loop->body;
   if (extent) body = with_input(body, *loop, reduction->second);
-  body = with_weights(body, step + static_cast<int>(steps_before_));
+  body = with_weights(body, thread, step + static_cast<int>(steps_before_));
   steps_before_ += steps;
   return For::make(loop->name, loop->min, loop->extent, loop->for_type, loop->partition_policy,
                    loop->device_api, body);
 }
 
-Stmt PrefetchAhead::with_weights(Stmt body, const Expr& step) const {
-  if (range_.bytes == 0) return body;
-  // Floats between the lines of two steps, and lines per step where that is more than a line.
-  const int64_t floats = std::max<int64_t>(1, (range_.bytes / 4 + steps_ - 1) / steps_);
-  const Expr first = static_cast<int>(range_.begin / 4) + step * static_cast<int>(floats);
-  return with_lines(std::move(body), weights_, first, floats, kSecond);
+Stmt PrefetchAhead::with_weights(Stmt body, const Expr& thread, const Expr& step) const {
+  for (const PrefetchRange& range : ranges_) {
+    // Floats between the lines of two steps, and lines per step where that is more than a line.
+    const int64_t floats = std::max<int64_t>(1, (range.bytes / 4 + steps_ - 1) / steps_);
+    const Expr first = static_cast<int>(range.begin / 4) +
+                       thread * static_cast<int>(range.stride / 4) +
+                       step * static_cast<int>(floats);
+    body = with_lines(std::move(body), weights_, first, floats, kSecond);
+  }
+  return body;
 }
 
 Stmt PrefetchAhead::with_input(Stmt body, const For& loop, const TileInput& input) const {

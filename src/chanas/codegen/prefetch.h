@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "chanas/schedule/plan.h"
 
@@ -25,32 +26,37 @@ struct TileInput {
 //   half of it, and a line that another core has written takes as long as one from memory.
 class PrefetchAhead : public Halide::Internal::IRMutator {
  public:
-  // `reductions`: by the names of their sums' Funcs. `weights`: the buffer; the range is spread
-  // over all steps.
+  // `reductions`: by the names of their sums' Funcs. `weights`: the buffer; what a thread fetches
+  // of each range is spread over all its steps. The threads share parallel loops in equal parts,
+  // thread by thread (runtime.h).
   PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
-                const PrefetchRange& range);
+                std::vector<PrefetchRange> ranges, int threads);
 
   Halide::Internal::Stmt mutate(const Halide::Internal::Stmt& statement) override;
   using IRMutator::mutate;
 
  private:
   struct Loop {
-    Halide::Expr index;  // from 0
+    Halide::Expr index;  // from 0; of a parallel loop within a thread's part
     int64_t extent;
+    Halide::Expr thread;  // undefined but for a parallel loop
   };
+  Loop loop_of(const Halide::Internal::For& loop, int64_t extent) const;
   Halide::Internal::Stmt visit(const Halide::Internal::For* loop) override;
   using IRMutator::visit;
   // A step of the innermost loop with its prefetches.
-  Halide::Internal::Stmt with_weights(Halide::Internal::Stmt body, const Halide::Expr& step) const;
+  Halide::Internal::Stmt with_weights(Halide::Internal::Stmt body, const Halide::Expr& thread,
+                                      const Halide::Expr& step) const;
   Halide::Internal::Stmt with_input(Halide::Internal::Stmt body, const Halide::Internal::For& loop,
                                     const TileInput& input) const;
 
   const std::map<std::string, TileInput> reductions_;
   const std::string weights_;
-  const PrefetchRange range_;
+  const std::vector<PrefetchRange> ranges_;
+  const int threads_;
   std::vector<Loop> loops_;
   bool counting_ = false, running_ = false;
-  int64_t steps_ = 0;         // of all reductions
+  int64_t steps_ = 0;         // of a thread in all reductions
   int64_t steps_before_ = 0;  // of those that were visited
 };
 

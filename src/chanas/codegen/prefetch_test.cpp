@@ -16,7 +16,7 @@ using testing::Not;
 constexpr char kReduction[] = "op1_sums.s1.r4$x";
 
 // What the pass makes of a loop of eight steps with that name, which reads data[100 + step] first.
-std::string prefetched(const std::string& loop, const PrefetchRange& range,
+std::string prefetched(const std::string& loop, const std::vector<PrefetchRange>& ranges,
                        const TileInput& input = {}) {
   const Halide::Expr step = Variable::make(Halide::Int(32), loop);
   const auto load = [&](const Halide::Expr& at) {
@@ -28,17 +28,33 @@ std::string prefetched(const std::string& loop, const PrefetchRange& range,
   const Stmt statement = For::make(loop, 0, 8, ForType::Serial, Halide::Partition::Auto,
                                    Halide::DeviceAPI::None, body);
   std::ostringstream text;
-  text << PrefetchAhead({{"op1_sums", input}}, "weights", range).mutate(statement);
+  text << PrefetchAhead({{"op1_sums", input}}, "weights", ranges, 1).mutate(statement);
   return text.str();
 }
 
 TEST(Prefetch, SpreadsTheRangeOverTheStepsOfAReduction) {
   // 4,096 bytes in 8 steps: 128 floats a step, from float 250,000 on.
-  const std::string text = prefetched(kReduction, {1'000'000, 4096});
+  const std::string text = prefetched(kReduction, {{1'000'000, 4096}});
   EXPECT_THAT(text, HasSubstr("llvm.prefetch"));
   EXPECT_THAT(text, HasSubstr("250000"));
   EXPECT_THAT(text, HasSubstr("*128"));
-  EXPECT_THAT(prefetched(kReduction, {2'000'000, 4096}), HasSubstr("500000"));
+  EXPECT_THAT(prefetched(kReduction, {{2'000'000, 4096}}), HasSubstr("500000"));
+}
+
+TEST(Prefetch, GivesEveryThreadItsPart) {
+  const Halide::Expr task = Variable::make(Halide::Int(32), "task");
+  const Stmt reduction =
+      For::make(kReduction, 0, 8, ForType::Serial, Halide::Partition::Auto, Halide::DeviceAPI::None,
+                Evaluate::make(Variable::make(Halide::Int(32), kReduction)));
+  const Stmt statement = For::make("task", 0, 7, ForType::Parallel, Halide::Partition::Auto,
+                                   Halide::DeviceAPI::None, reduction);
+  // Seven tasks of two threads: four and three. 8,192 bytes in the 32 steps of a thread, the second
+  // one 10,000 floats further on.
+  std::ostringstream text;
+  text << PrefetchAhead({{"op1_sums", {}}}, "weights", {{400, 8192, 40'000}}, 2).mutate(statement);
+  EXPECT_THAT(text.str(), HasSubstr("((task - 0)/4)*10000"));
+  EXPECT_THAT(text.str(), HasSubstr("((task - 0) % 4))*8"));
+  EXPECT_THAT(text.str(), HasSubstr("*64"));
 }
 
 TEST(Prefetch, FetchesWhatTheNextTileReads) {
@@ -53,7 +69,7 @@ TEST(Prefetch, FetchesWhatTheNextTileReads) {
 
 TEST(Prefetch, LeavesOtherLoopsAlone) {
   for (const char* loop : {"op2_sums.s1.r4$x", "op1_sums.s0.x"})
-    EXPECT_THAT(prefetched(loop, {0, 4096}, {"data", 3000}), Not(HasSubstr("llvm")));
+    EXPECT_THAT(prefetched(loop, {{0, 4096}}, {"data", 3000}), Not(HasSubstr("llvm")));
 }
 
 }  // namespace

@@ -89,7 +89,7 @@ void Lowering::inner_stage(int index, const Body& body) {
 
   const int user = space_.workload.graph.users(index)[0];
   const bool inside_user = roles_[user].producer == index && tiles_[user].inside;
-  if (space_.threads == 1 || tile.parallel == 0 || inside_user) return;
+  if (space_.threads == 1 || tile.parallel == 0 || tile.parts > 1 || inside_user) return;
   if (sliced)
     stage.parallel(cs);
   else if (tile.order == 1)

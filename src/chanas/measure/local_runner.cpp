@@ -344,7 +344,7 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
                                                          const std::string& folder,
                                                          const LocalRunnerOptions& options) {
   // The first stage with a (workload, schedule, prefetch) gives its object to the others.
-  std::map<std::tuple<std::string, Schedule, PrefetchRange>, size_t> first;
+  std::map<std::tuple<std::string, Schedule, std::vector<PrefetchRange>>, size_t> first;
   std::vector<size_t> distinct, source;
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const Stage& stage = plan.stages[i];
@@ -370,12 +370,14 @@ StatusOr<std::vector<StageObject>> compile_stage_objects(const ExecutionPlan& pl
         auto [symbol, path] = object(distinct[job]);
         CHANAS_RETURN_IF_ERROR(check_cancelled());
         CHANAS_RETURN_IF_ERROR(children[child].ensure(MeasurePlan{}.memory_limit_bytes));
+        Json prefetch = Json::array();
+        for (const PrefetchRange& range : stage.prefetch)
+          prefetch.push_back({range.begin, range.bytes, range.stride});
         StatusOr<Json> reply = children[child].call("object",
                                                     {{"workload", to_json(stage.workload)},
                                                      {"schedule", to_json(stage.schedule)},
                                                      {"threads", plan.threads},
-                                                     {"prefetch_begin", stage.prefetch.begin},
-                                                     {"prefetch_bytes", stage.prefetch.bytes},
+                                                     {"prefetch", prefetch},
                                                      {"symbol", symbol},
                                                      {"path", path}},
                                                     60 + kSecondsPerStage);

@@ -8,7 +8,7 @@
 namespace chanas {
 
 // Changes whenever the meaning of a line does.
-inline constexpr int kProtocolVersion = 1;
+inline constexpr int kProtocolVersion = 2;
 // How a child ends that had no memory left to answer.
 inline constexpr int kExitMemory = 97;
 // A result further from the reference interpreter than this (max_relative_error) is wrong.

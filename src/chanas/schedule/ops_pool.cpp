@@ -5,6 +5,12 @@
 namespace chanas {
 namespace {
 
+// Every thread can sum up a part of the rows where another stage has made them.
+bool may_share_reduction(const OpContext& context) {
+  return !context.has_producer() && !context.target.gpu() &&
+         context.input().shape.h >= context.threads;
+}
+
 void fields(const OpContext& context, std::vector<Field>& out) {
   const Shape& view = context.role().view;
   add_vector_field(context, out);
@@ -15,7 +21,8 @@ void fields(const OpContext& context, std::vector<Field>& out) {
     add_field(context, "slice", Primitive::kComputeAt, slice_choices(context.target, view.c), 0,
               out);
   add_bind_field(context, out);
-  add_parallel_field(context, {0, 1}, out);
+  add_parallel_field(context,
+                     may_share_reduction(context) ? std::vector{0, 1, 3} : std::vector{0, 1}, out);
 }
 
 Status check(const OpContext& context, const OpTile& tile) {

@@ -9,6 +9,7 @@
 
 #include "chanas/base/names.h"
 #include "chanas/schedule/packing.h"
+#include "chanas/schedule/tiling.h"
 
 namespace chanas {
 namespace {
@@ -41,11 +42,11 @@ int64_t spare_fetches(const Workload& workload) {
   return bytes;
 }
 
-// What every stage prefetches of the weights, so that the fetching runs ahead of the computing by
-// at most the second cache of the threads and never by more than the next stage that fetches
-// itself: the rest of the stage's own weights and the first of the next stages'.
-void plan_prefetches(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
-  const int64_t most_ahead = plan.target.l2_bytes * plan.threads;
+// What one thread prefetches in every stage, so that the fetching runs ahead of the computing by
+// at most the second cache and never by more than the next stage that fetches itself: the rest of
+// the stage's own weights and the first of the next stages'.
+void prefetch_alone(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
+  const int64_t most_ahead = plan.target.l2_bytes;
   int64_t begin = 0, fetched = 0;  // bytes of the arena
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const int64_t end = begin + weight_bytes[i];
@@ -60,9 +61,49 @@ void plan_prefetches(ExecutionPlan& plan, const std::vector<int64_t>& weight_byt
       // Too slow a fetching of its own weights would be overtaken by their use.
       if (to - from > spare) from = end;
       fetched = std::max(from, std::min(to, from + spare));
-      plan.stages[i].prefetch = {from - begin, fetched - from};
+      if (fetched > from) plan.stages[i].prefetch = {{from - begin, fetched - from}};
     }
     begin = end;
+  }
+}
+
+// What the threads use of a stage's weights, from the beginning of these; in their order in memory.
+std::vector<PrefetchRange> weights_by_thread(const ExecutionPlan& plan, const Stage& stage) {
+  const ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
+  const std::vector<OpRole> roles = op_roles(stage.workload);
+  const std::vector<bool> shared =
+      channels_shared(space, roles, resolve(space, roles, stage.schedule));
+  std::vector<PrefetchRange> ranges;
+  for (const PackedOp& op : packing(space, stage.schedule).ops) {
+    const int64_t begin = op.weight_offset * int64_t{sizeof(float)};
+    const int64_t bytes = op.weight_size * int64_t{sizeof(float)};
+    if (shared[op.op])
+      ranges.push_back({begin, bytes / plan.threads, bytes / plan.threads});
+    else
+      ranges.push_back({begin, bytes, 0});
+  }
+  return ranges;
+}
+
+// What several threads prefetch in every stage: each what it will use of the weights up to those of
+// the next stage that fetches itself, as much as half its second cache holds.
+void prefetch_together(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
+  constexpr int64_t kWorthAnInstruction = 4096;
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    int64_t left =
+        std::min(spare_fetches(plan.stages[i].workload) / plan.threads, plan.target.l2_bytes / 2);
+    int64_t begin = weight_bytes[i];
+    for (size_t j = i + 1; j < plan.stages.size() && left > 0; ++j) {
+      for (PrefetchRange range : weights_by_thread(plan, plan.stages[j])) {
+        range.begin += begin;
+        range.bytes = std::min(range.bytes, left);
+        if (range.bytes < kWorthAnInstruction) continue;
+        left -= range.bytes;
+        plan.stages[i].prefetch.push_back(range);
+      }
+      begin += weight_bytes[j];
+      if (spare_fetches(plan.stages[j].workload) > 0) break;
+    }
   }
 }
 
@@ -106,7 +147,10 @@ void lay_out(ExecutionPlan& plan) {
     plan.weight_floats += size;
     weight_bytes.push_back(size * int64_t{sizeof(float)});
   }
-  plan_prefetches(plan, weight_bytes);
+  if (plan.threads == 1)
+    prefetch_alone(plan, weight_bytes);
+  else
+    prefetch_together(plan, weight_bytes);
 }
 
 // "units.3" and {"units.3.expand.conv", "units.3.depthwise.conv"} -> "units.3/expand+depthwise";

@@ -15,9 +15,11 @@ struct ElementChoice {
   std::vector<Schedule> schedules;
 };
 
-// A part of the weight arena, in bytes from the beginning of a stage's own weights.
+// What every thread fetches of the weight arena: thread t `bytes` bytes, from t * stride bytes
+// behind `begin` on, which counts from the beginning of a stage's own weights. Stride 0: all of
+// them the same.
 struct PrefetchRange {
-  int64_t begin = 0, bytes = 0;
+  int64_t begin = 0, bytes = 0, stride = 0;
   friend auto operator<=>(const PrefetchRange&, const PrefetchRange&) = default;
 };
 
@@ -29,9 +31,10 @@ struct Stage {
   std::vector<int> inputs;         // buffers, in the order of the workload's kInput ops
   int output = 0;                  // buffer
   int64_t weight_offset = 0;       // floats into the weight arena
-  // Weights ahead of those in use that it fetches into the cache while it computes: what no stage
-  // before has fetched of its own, and the next stages'. Empty where it has no time for that.
-  PrefetchRange prefetch = {};
+  // Weights ahead of those in use that it fetches into the cache while it computes: with one thread
+  // what no stage before has fetched of its own, and the next stages'; with several what each of
+  // them uses of the next stages'. Empty where it has no time for that.
+  std::vector<PrefetchRange> prefetch = {};
 };
 
 // A value of the network; buffers whose lives do not overlap share bytes of the arena.

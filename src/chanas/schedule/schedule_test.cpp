@@ -14,6 +14,7 @@ namespace chanas {
 namespace {
 
 using testing::AnyOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 Target avx512() {
@@ -229,6 +230,32 @@ TEST(Schedule, IllegalVectorsAreToldTheRule) {
   EXPECT_THAT(rule(fused, schedule), HasSubstr("rounded up by more than a third"));
 }
 
+// Which ops' weights a thread reads a part of follows from the loop that is shared.
+TEST(Tiling, ThreadsShareChannelsOrRows) {
+  const auto shared = [](const ScheduleSpace& space, const Schedule& schedule) {
+    const std::vector<OpRole> roles = op_roles(space.workload);
+    return channels_shared(space, roles, resolve(space, roles, schedule));
+  };
+  const ScheduleSpace conv =
+      schedule_space(workload_named("conv1x1", "14x14 112->672"), avx512(), 2);
+  EXPECT_THAT(shared(conv, default_schedule(conv)), ElementsAre(false, true));
+  EXPECT_THAT(shared(conv, changed(conv, "op1.order", 1)), ElementsAre(false, false));
+  EXPECT_THAT(shared(conv, changed(conv, "op1.parallel", 0)), ElementsAre(false, false));
+
+  const ScheduleSpace fused =
+      schedule_space(workload_named("conv1x1+depthwise+conv1x1", "14x14 80->200"), avx512(), 2);
+  // Slices of channels; then rows, as one block holds all channels of the projection.
+  EXPECT_THAT(shared(fused, changed(fused, "op2.slice", 2)), ElementsAre(false, true, true, false));
+  // All inside strips of rows.
+  Schedule schedule = changed(fused, "op2.slice", 2);
+  schedule.values[fused.find("op3.strip")] = 7;
+  EXPECT_THAT(shared(fused, schedule), ElementsAre(false, false, false, false));
+  // Channels of what is read, so rows of the projection's weights.
+  schedule.values[fused.find("op3.strip")] = 0;
+  schedule.values[fused.find("op3.parallel")] = 3;
+  EXPECT_THAT(shared(fused, schedule), ElementsAre(false, true, true, false));
+}
+
 // Changes of the default or of the space are changes of what every untuned network runs: they must
 // be seen here, and raise kScheduleVersion.
 TEST(ScheduleGolden, DefaultsAndSizes) {
@@ -266,7 +293,7 @@ TEST(ScheduleGolden, DefaultsAndSizes) {
        "op1.vector=16 op1.channel_vectors=6 op1.parallel=1 op2.vector=16 op2.channel_vectors=5 "
        "op2.pixels=1 op2.unroll=1 op2.parallel=1 op3.vector=16 op3.channel_vectors=10 op3.pixels=1 "
        "op3.unroll=1 op3.parallel=1",
-       1.376256e+06},
+       2.064384e+06},
       {"scale+conv1x1", "14x14 672->112",
        "op3.vector=16 op3.scale=2 op3.parallel=1 op4.vector=16 op4.channel_vectors=7 op4.pixels=3 "
        "op4.unroll=1 op4.order=0 op4.parallel=1",

@@ -44,8 +44,9 @@ constexpr ChoiceKind kKinds[] = {
     {"parallel", &OpChoices::parallel,
      "0: serial, for work too small to share; 1: the outermost loop; 2: the two outermost "
      "loops fused, for finer balance; 3: the reduction of a 1x1 convolution, of which each thread "
-     "makes and sums up a part of the input channels before the sums are added, so that only these "
-     "pass from core to core, not the input."},
+     "makes and sums up a part of the input channels, or of a pool, of which each thread sums up a "
+     "part of the rows, before the sums are added, so that only these pass from core to core, not "
+     "the input."},
     {"fuse", &OpChoices::fuse,
      "2: two neighbours in a row are one pixel of twice the channels, so that channels that end in "
      "half a vector fill whole ones: 24 channels of two pixels are 3 vectors of 16, not 4. The "
@@ -103,7 +104,7 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
   for (int i = 0; i < count; ++i) {
     if (roles[i].lanes < 0 || tiles[i].parallel != 3) continue;
     tiles[i].parts = space.threads;
-    step[roles[roles[i].producer].lanes] *= space.threads;
+    if (roles[i].producer >= 0) step[roles[roles[i].producer].lanes] *= space.threads;
   }
   for (int i = 0; i < count; ++i) {
     const int lanes = roles[i].lanes;
@@ -114,7 +115,7 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
     tile.folded = roles[i].foldable && tile.scale != 1;
     if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
-    if (tile.parts == 1) continue;
+    if (tile.parts == 1 || roles[i].producer < 0) continue;
     const OpTile& producer = tiles[roles[i].producer];
     tile.part_steps = producer.vectors / tile.parts * producer.vector;
   }
@@ -126,7 +127,7 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     for (int user : graph.users(i))
       if (roles[user].producer == i) tile.in_strips = tiles[user].inside && tiles[user].in_strips;
     tile.inside = tile.sliced() || tile.strip_rows < tile.view.h ||
-                  (tile.slice > 0 && tile.in_strips) || tile.parts > 1;
+                  (tile.slice > 0 && tile.in_strips) || (tile.parts > 1 && roles[i].producer >= 0);
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];
@@ -201,6 +202,29 @@ std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<Op
       tasks[i] = tile.parallel == 2 ? tile.padded_h * blocks : blocks;
   }
   return tasks;
+}
+
+std::vector<bool> channels_shared(const ScheduleSpace& space, const std::vector<OpRole>& roles,
+                                  const std::vector<OpTile>& tiles) {
+  const Graph& graph = space.workload.graph;
+  std::vector<bool> shared(tiles.size(), false);
+  if (space.threads == 1) return shared;
+  for (size_t i = tiles.size(); i-- > 0;) {
+    const OpTile& tile = tiles[i];
+    if (roles[i].lanes < 0 || tile.parts > 1) continue;
+    if (roles[i].final) {
+      const OutputLoops outer = output_loops(graph.ops[i], tile, space.threads);
+      shared[i] = outer.parallel > 0 && (outer.loops[0].first == OutputLoop::kSlices ||
+                                         outer.loops[0].first == OutputLoop::kBlocks);
+      continue;
+    }
+    const auto user = static_cast<size_t>(graph.users(static_cast<int>(i))[0]);
+    if (roles[user].producer == static_cast<int>(i) && tiles[user].inside)
+      shared[i] = tiles[user].parts > 1 || (shared[user] && tiles[user].sliced());
+    else
+      shared[i] = tile.parallel > 0 && (tile.sliced() || tile.order == 0);
+  }
+  return shared;
 }
 
 }  // namespace chanas

@@ -59,8 +59,8 @@ struct OpTile : OpChoices {
       false;            // made strip by strip: its own strips, or those of the op that it is inside
   bool inside = false;  // producer (or copied input) is computed per slice and strip, not before
   bool folded = false;  // has no loops of its own
-  // parallel=3: parts of the reduction, one per thread, and the steps of each: lanes of what is
-  // made inside the parts.
+  // parallel=3: parts of the reduction, one per thread. Of a convolution's, the steps of each:
+  // lanes of what is made inside the parts.
   int parts = 1, part_steps = 0;
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.
@@ -89,6 +89,11 @@ OutputLoops output_loops(const Op& op, const OpTile& tile, int threads);
 // Iterations of the parallel loop in which each op is computed; 1: by one thread.
 std::vector<int> parallel_tasks(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                                 const std::vector<OpTile>& tiles);
+
+// Whether each thread computes a part of an op's channels, thread by thread in their order; else
+// all of them need all of its weights.
+std::vector<bool> channels_shared(const ScheduleSpace& space, const std::vector<OpRole>& roles,
+                                  const std::vector<OpTile>& tiles);
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 inline int round_up(int a, int b) { return ceil_div(a, b) * b; }

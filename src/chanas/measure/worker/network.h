@@ -23,7 +23,7 @@ class NetworkRunner {
 
  private:
   // Workload, schedule, threads, what is prefetched.
-  using Key = std::tuple<std::string, std::vector<int>, int, PrefetchRange>;
+  using Key = std::tuple<std::string, std::vector<int>, int, std::vector<PrefetchRange>>;
   static Key key_of(const ExecutionPlan& plan, const Stage& stage);
   // Compiles what is missing, on all cores.
   Status compile(const ExecutionPlan& plan, chanas_runtime* runtime);

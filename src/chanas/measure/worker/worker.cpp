@@ -46,6 +46,21 @@ StatusOr<std::string> text(const Json& request, const char* key) {
   return absl::InvalidArgumentError(fmt::format("request: \"{}\" is not a text", key));
 }
 
+// [[begin, bytes, stride], ...]
+StatusOr<std::vector<PrefetchRange>> prefetch_ranges(const Json& request) {
+  std::vector<PrefetchRange> ranges;
+  for (const Json& range : request.value("prefetch", Json::array())) {
+    const auto valid = [](const Json& bytes) {
+      return bytes.is_number_integer() && bytes >= 0 && bytes <= int64_t{1} << 30;
+    };
+    if (!range.is_array() || range.size() != 3 || !std::ranges::all_of(range, valid))
+      return absl::InvalidArgumentError(
+          "request: \"prefetch\" is not a list of [begin, bytes, stride]");
+    ranges.push_back({range[0].get<int64_t>(), range[1].get<int64_t>(), range[2].get<int64_t>()});
+  }
+  return ranges;
+}
+
 Json result_reply(const MeasureResult& result) { return {{"result", to_json(result)}}; }
 
 }  // namespace
@@ -188,11 +203,9 @@ StatusOr<Json> Worker::object(const Json& request) {
   CHANAS_ASSIGN_OR_RETURN(std::string symbol, text(request, "symbol"));
   CHANAS_ASSIGN_OR_RETURN(std::string path, text(request, "path"));
   CHANAS_ASSIGN_OR_RETURN(Task made, task(request));
-  PrefetchRange prefetch;
-  CHANAS_ASSIGN_OR_RETURN(prefetch.begin, integer(request, "prefetch_begin", 0, int64_t{1} << 30));
-  CHANAS_ASSIGN_OR_RETURN(prefetch.bytes, integer(request, "prefetch_bytes", 0, int64_t{1} << 30));
+  CHANAS_ASSIGN_OR_RETURN(std::vector<PrefetchRange> prefetch, prefetch_ranges(request));
   CHANAS_RETURN_IF_ERROR(
-      compile_object(made.space, made.schedule, {.prefetch = prefetch}, symbol, path));
+      compile_object(made.space, made.schedule, {.prefetch = std::move(prefetch)}, symbol, path));
   return Json::object();
 }
 
