@@ -70,6 +70,10 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 // The untuned schedule: a good fixed rule per op kind (halide.md section 4), no fusion across ops
 // beyond the cut itself. Always legal.
 Schedule default_schedule(const ScheduleSpace& space);
+// The default's register tiles in other orders of work, which few steps of a search lead to: rows
+// in strips, one for each thread or some that fit into the near caches, and a reduction that the
+// threads share. Legal; none where the workload offers neither.
+std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);
 // One to three fields redrawn (neighbouring choices likelier than distant ones; split factors that

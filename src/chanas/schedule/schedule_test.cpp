@@ -256,6 +256,29 @@ TEST(Tiling, ThreadsShareChannelsOrRows) {
   EXPECT_THAT(shared(fused, schedule), ElementsAre(false, true, true, false));
 }
 
+TEST(Structured, StripsForThreadsOrCachesAndSharedReductions) {
+  const auto texts = [](const char* kind, const char* text, int threads) {
+    const ScheduleSpace space = schedule_space(workload_named(kind, text), avx512(), threads);
+    std::vector<std::string> changes;
+    for (const Schedule& schedule : structured_schedules(space)) {
+      EXPECT_TRUE(check_legal(space, schedule).ok());
+      std::string change;
+      for (size_t i = 0; i < space.fields.size(); ++i)
+        if (schedule.values[i] != default_schedule(space).values[i])
+          change += fmt::format("{}={} ", space.fields[i].name, schedule.values[i]);
+      changes.push_back(change);
+    }
+    return changes;
+  };
+  const char* all = "conv1x1+depthwise+conv1x1";
+  EXPECT_THAT(texts(all, "112x112 16->64", 1), ElementsAre("op3.strip=7 "));
+  EXPECT_THAT(texts(all, "112x112 16->64", 2), ElementsAre("op3.strip=28 "));
+  EXPECT_THAT(texts(all, "14x14 80->200", 2), ElementsAre("op3.strip=7 ", "op3.parallel=3 "));
+  EXPECT_THAT(texts("conv1x1+depthwise", "112x112 16->64", 2),
+              ElementsAre("op2.order=1 op2.strip=28 "));
+  EXPECT_THAT(texts("conv1x1", "14x14 112->672", 2), testing::IsEmpty());
+}
+
 // Changes of the default or of the space are changes of what every untuned network runs: they must
 // be seen here, and raise kScheduleVersion.
 TEST(ScheduleGolden, DefaultsAndSizes) {

@@ -112,4 +112,35 @@ Schedule default_schedule(const ScheduleSpace& space) {
   return schedule;
 }
 
+std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
+  const Graph& graph = space.workload.graph;
+  const std::string last = fmt::format("op{}.", graph.ops.size() - 1);
+  const Schedule plain = default_schedule(space);
+  std::vector<Schedule> result;
+  const auto add = [&](const std::vector<std::pair<std::string, int>>& changes) {
+    Schedule schedule = plain;
+    for (const auto& [name, value] : changes) {
+      const int field = space.find(last + name);
+      if (field >= 0) schedule.values[field] = nearest_choice(space.fields[field].choices, value);
+    }
+    if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
+  };
+  if (const int strip = space.find(last + "strip"); strip >= 0) {
+    constexpr int kStrips = 8, kFewestRows = 4;
+    const Field& field = space.fields[strip];
+    const int most = space.threads > 1 ? space.threads : kStrips;
+    const int rows = std::max(kFewestRows, ceil_div(field.extent, most));
+    const auto fitting = std::ranges::lower_bound(field.choices, rows);
+    // Of a depthwise convolution strips are outermost where rows are.
+    if (fitting != field.choices.end())
+      add({{"strip", *fitting},
+           {"order", graph.ops.back().kind == OpKind::kDepthwise},
+           {"parallel", 1}});
+  }
+  if (const int parallel = space.find(last + "parallel");
+      parallel >= 0 && space.fields[parallel].choices.back() == 3)
+    add({{"parallel", 3}});
+  return result;
+}
+
 }  // namespace chanas

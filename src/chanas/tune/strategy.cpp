@@ -112,6 +112,12 @@ std::optional<Proposal> default_proposal(const SearchState& state) {
   return Proposal{std::move(schedule), "default"};
 }
 
+std::optional<Proposal> structured_proposal(const SearchState& state) {
+  for (Schedule& schedule : structured_schedules(state.space))
+    if (!state.taken(schedule)) return Proposal{std::move(schedule), "structure"};
+  return std::nullopt;
+}
+
 std::optional<Proposal> random_proposal(const SearchState& state, Rng& rng) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Schedule schedule = random_schedule(state.space, rng);

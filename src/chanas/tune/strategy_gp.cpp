@@ -256,6 +256,7 @@ class GpStrategy : public SearchStrategy {
  public:
   std::optional<Proposal> propose(const SearchState& state) override {
     if (auto first = default_proposal(state)) return first;
+    if (auto structured = structured_proposal(state)) return structured;
     const Training training = training_of(state);
     Rng rng = state.rng();
     const auto starts = 1 + static_cast<size_t>(state.options.random_starts);

@@ -74,6 +74,22 @@ TEST(Strategy, EvolutionBeginsWithTheDefaultAndRandomPoints) {
   }
 }
 
+TEST(Strategy, GpTriesStructuredSchedulesAfterTheDefault) {
+  const Unit unit{.h_in = 14, .c_in = 24, .c_mid = 72, .c_out = 40, .kernel = 5};
+  const Workload all = unit_element(unit).cuts.back().groups[0].workload;
+  const ScheduleSpace space = schedule_space(all, simulated_target(), 2);
+  const std::vector<Schedule> structured = structured_schedules(space);
+  ASSERT_EQ(structured.size(), 2u);
+  const std::vector<Record> records = search(space, {.strategy = "gp", .trials = 6});
+  ASSERT_EQ(records.size(), 6u);
+  EXPECT_EQ(records[0].origin, "default");
+  for (size_t i = 1; i <= 2; ++i) {
+    EXPECT_EQ(records[i].origin, "structure");
+    EXPECT_EQ(records[i].schedule, structured[i - 1]);
+  }
+  EXPECT_NE(records[3].origin, "structure");
+}
+
 class EveryStrategy : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Strategy, EveryStrategy, ::testing::ValuesIn(strategy_names()),
                          [](const auto& info) { return info.param; });
