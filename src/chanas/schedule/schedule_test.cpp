@@ -276,6 +276,7 @@ TEST(Structured, StripsForThreadsOrCachesAndSharedReductions) {
   EXPECT_THAT(texts(all, "14x14 80->200", 2), ElementsAre("op3.strip=7 ", "op3.parallel=3 "));
   EXPECT_THAT(texts("conv1x1+depthwise", "112x112 16->64", 2),
               ElementsAre("op2.order=1 op2.strip=28 "));
+  EXPECT_THAT(texts("pool+conv1x1+conv1x1", "14x14 480->120", 2), ElementsAre("op1.parallel=3 "));
   EXPECT_THAT(texts("conv1x1", "14x14 112->672", 2), testing::IsEmpty());
 }
 

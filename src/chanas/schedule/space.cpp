@@ -120,7 +120,7 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
   const auto add = [&](const std::vector<std::pair<std::string, int>>& changes) {
     Schedule schedule = plain;
     for (const auto& [name, value] : changes) {
-      const int field = space.find(last + name);
+      const int field = space.find(name);
       if (field >= 0) schedule.values[field] = nearest_choice(space.fields[field].choices, value);
     }
     if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
@@ -133,13 +133,12 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
     const auto fitting = std::ranges::lower_bound(field.choices, rows);
     // Of a depthwise convolution strips are outermost where rows are.
     if (fitting != field.choices.end())
-      add({{"strip", *fitting},
-           {"order", graph.ops.back().kind == OpKind::kDepthwise},
-           {"parallel", 1}});
+      add({{last + "strip", *fitting},
+           {last + "order", graph.ops.back().kind == OpKind::kDepthwise},
+           {last + "parallel", 1}});
   }
-  if (const int parallel = space.find(last + "parallel");
-      parallel >= 0 && space.fields[parallel].choices.back() == 3)
-    add({{"parallel", 3}});
+  for (const Field& field : space.fields)
+    if (field.name.ends_with(".parallel") && field.choices.back() == 3) add({{field.name, 3}});
   return result;
 }
 
