@@ -43,10 +43,11 @@ int64_t spare_fetches(const Workload& workload) {
 }
 
 // What one thread prefetches in every stage, so that the fetching runs ahead of the computing by
-// at most the second cache and never by more than the next stage that fetches itself: the rest of
-// the stage's own weights and the first of the next stages'.
+// at most a quarter of the second cache, the rest of which holds what is computed with, and never
+// by more than the next stage that fetches itself: the rest of the stage's own weights and the
+// first of the next stages'.
 void prefetch_alone(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
-  const int64_t most_ahead = plan.target.l2_bytes;
+  const int64_t most_ahead = plan.target.l2_bytes / 4;
   int64_t begin = 0, fetched = 0;  // bytes of the arena
   for (size_t i = 0; i < plan.stages.size(); ++i) {
     const int64_t end = begin + weight_bytes[i];

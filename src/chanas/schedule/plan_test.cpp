@@ -94,12 +94,12 @@ TEST(Plan, ArenaIsNearTheLargestSumOfLiveBuffers) {
 }
 
 // One thread: no byte twice, none before its stage's own weights or behind the arena, and never
-// further ahead of the computing than the second cache holds.
-TEST(Plan, PrefetchesRunAheadByTheSecondCacheAtMost) {
+// further ahead of the computing than a quarter of the second cache holds.
+TEST(Plan, PrefetchesRunAheadByAQuarterOfTheSecondCacheAtMost) {
   Rng rng(2);
   for (const char* name : {"mobilenet_v3_large", "proxyless_gpu"}) {
     const ExecutionPlan plan = random_plan(cut_network(*load_network(name)), wide(), rng, 1);
-    const int64_t cache = plan.target.l2_bytes;
+    const int64_t ahead = plan.target.l2_bytes / 4;
     int64_t fetched = 0, own = 0, others = 0;
     for (size_t i = 0; i < plan.stages.size(); ++i) {
       if (plan.stages[i].prefetch.empty()) continue;
@@ -112,13 +112,14 @@ TEST(Plan, PrefetchesRunAheadByTheSecondCacheAtMost) {
       EXPECT_GE(begin, 0) << plan.stages[i].name;
       EXPECT_GE(from, fetched) << plan.stages[i].name;
       EXPECT_LE(from, next) << plan.stages[i].name;
-      EXPECT_LE(to, std::min(next + cache, plan.weight_floats * 4)) << plan.stages[i].name;
+      EXPECT_LE(to, std::min(next + ahead, plan.weight_floats * 4)) << plan.stages[i].name;
       own += std::max<int64_t>(0, std::min(to, next) - from);
       others += std::max<int64_t>(0, to - next);
       fetched = to;
     }
     EXPECT_GT(others, 0) << name;
-    EXPECT_GT(own + others, plan.weight_floats * 4 / 3) << name;
+    // The fully connected layers, about half of all weights, have no time for their own.
+    EXPECT_GT(own + others, plan.weight_floats * 4 / 4) << name;
     if (name == std::string_view("proxyless_gpu")) {
       EXPECT_GT(own, 0);  // weights of a stage beyond the second cache
     }
