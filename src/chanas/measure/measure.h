@@ -20,11 +20,10 @@ inline constexpr std::string_view kMeasuring = "produced-large-cold-rounded-huge
 // other cores have made.
 inline constexpr std::string_view kMeasuringThreads = "-fetched";
 
-// How a latency is taken (halide.md section 7): every sample is one call in the state in which a
-// network would make it: `cold_bytes` of other memory were read (the rest of the network's
-// weights), scratch memory and output were used not long ago if they fit into the second cache, and
-// the input was just written; the
-// latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
+// How a latency is taken: every sample is one call in the state in which a network would make it:
+// `cold_bytes` of other memory were read (the rest of the network's weights), scratch memory and
+// output were used not long ago if they fit into the second cache, and the input was just written;
+// the latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
 struct MeasurePlan {
   int threads = 1;
   // Few: what disturbs one disturbs its neighbours, and more trials are worth more. The time of one

@@ -67,12 +67,13 @@ ScheduleSpace schedule_space(const Workload& workload, const Target& target, int
 // budget, unrolled body too large, tile larger than the loop, forbidden combination).
 Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 
-// The untuned schedule: a good fixed rule per op kind (halide.md section 4), no fusion across ops
-// beyond the cut itself. Always legal.
+// The untuned schedule: a good fixed rule per op kind, no fusion across ops beyond the cut itself.
+// Always legal.
 Schedule default_schedule(const ScheduleSpace& space);
 // The default's register tiles in other orders of work, which few steps of a search lead to: rows
-// in strips, one for each thread or some that fit into the near caches, and a reduction that the
-// threads share. Legal; none where the workload offers neither.
+// in strips, one for each of several threads or, where half the second cache cannot hold what is
+// made between the ops, some that fit into the near caches, and a reduction that the threads share.
+// Legal; none where the workload offers neither.
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);

@@ -21,6 +21,15 @@ int nearest_choice(const std::vector<int>& choices, int value) {
   return *std::ranges::min_element(choices, {}, [&](int c) { return std::abs(c - value); });
 }
 
+// Of the largest value that a workload makes and uses itself.
+int64_t inner_bytes(const Graph& graph) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i + 1 < graph.ops.size(); ++i)
+    if (graph.ops[i].kind != OpKind::kInput)
+      bytes = std::max(bytes, graph.ops[i].shape.elements() * int64_t{sizeof(float)});
+  return bytes;
+}
+
 }  // namespace
 
 std::string_view primitive_name(Primitive primitive) {
@@ -125,7 +134,9 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
     }
     if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
   };
-  if (const int strip = space.find(last + "strip"); strip >= 0) {
+  // One thread gains from strips only what the second cache cannot hold between the ops.
+  const bool strips = space.threads > 1 || inner_bytes(graph) >= space.target.l2_bytes / 2;
+  if (const int strip = space.find(last + "strip"); strip >= 0 && strips) {
     constexpr int kStrips = 8, kFewestRows = 4;
     const Field& field = space.fields[strip];
     const int most = space.threads > 1 ? space.threads : kStrips;

@@ -24,7 +24,7 @@ struct Evaluators {
   std::function<Arch(const SubSpace&)> minimum_arch;
 };
 
-// --- Which sub-space (paper section 3.6; rules of `paper.md` section 9, weak point 2) -----------
+// --- Which sub-space (paper section 3.6) --------------------------------------------------------
 
 enum class NarrowRule {
   kPaper,    // lowest mean latency among the sampled networks inside the limit

@@ -63,7 +63,7 @@ class SortingTest : public testing::Test {
   }();
 };
 
-// networks.md, check 18: also every kernel and depth at full width and ratio.
+// Also every kernel and depth at full width and ratio.
 TEST_F(SortingTest, LargestNetworkStays) {
   ArchSpace trained = space_;
   trained.widths = {2.0};

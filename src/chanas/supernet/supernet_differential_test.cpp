@@ -1,5 +1,5 @@
 // The elastic network against plain PyTorch semantics: NCHW convolutions, batch_norm and autograd
-// on weights that are cut from the description in networks.md rather than by our code (plain.h).
+// on weights that are cut by the description of the space rather than by our code (plain.h).
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -151,7 +151,6 @@ TEST(SupernetDifferentialTest, GradientsEqualPlainPyTorch) {
   }
 }
 
-// networks.md, check 17.
 TEST(SupernetDifferentialTest, IdentityMatricesAreTheCentreCrop) {
   const ArchSpace space = test_space();
   const Supernet transformed(space, 1, true), cropped(space, 1, false);
@@ -169,7 +168,7 @@ TEST(SupernetDifferentialTest, IdentityMatricesAreTheCentreCrop) {
   EXPECT_EQ(numbers(transformed) - numbers(cropped), size_t{6 * 706});
 }
 
-// networks.md, check 20: what a network leaves out cannot touch it.
+// What a network leaves out cannot touch it.
 TEST(SupernetDifferentialTest, UnusedWeightsMayBeNan) {
   const ArchSpace space = test_space();
   Supernet supernet(space, 1, true);
@@ -192,7 +191,7 @@ TEST(SupernetDifferentialTest, UnusedWeightsMayBeNan) {
   }
 }
 
-// networks.md, check 19: the exported weights, run by the graph's reference interpreter.
+// The exported weights, run by the graph's reference interpreter.
 TEST(SupernetDifferentialTest, ExportedSubnetEqualsInterpreter) {
   const ArchSpace space = test_space();
   Supernet supernet(space, 1, true);

@@ -400,7 +400,7 @@ TEST_F(TrainerTest, PlansByTime) {
   EXPECT_GE(state["state"]["steps"].get<int64_t>(), 10);
 }
 
-// networks.md, check 23, on networks that share the weights of a short training.
+// On networks that share the weights of a short training.
 TEST_F(TrainerTest, RecalibrationBeatsStaleStatistics) {
   config_.epochs = 12;
   completed("a");

@@ -202,7 +202,7 @@ TEST(SpaceElements, HoldEveryNetworkOnce) {
 }
 
 TEST(SpaceElements, CountsOfThePaper) {
-  // 1,503 elastic units over all 20 cells (paper.md section 9), and per cell at most a stem, a
+  // 1,503 elastic units over all 20 cells, and per cell at most a stem, a
   // first unit and a head.
   const ArchSpace space = space_named("paper");
   int units = 0, others = 0;
