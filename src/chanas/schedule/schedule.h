@@ -71,9 +71,9 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 // Always legal.
 Schedule default_schedule(const ScheduleSpace& space);
 // The default's register tiles in other orders of work, which few steps of a search lead to: rows
-// in strips, one for each of several threads or, where half the second cache cannot hold what is
-// made between the ops, some that fit into the near caches, and a reduction that the threads share.
-// Legal; none where the workload offers neither.
+// in strips, one for each of several threads or some that fit into the near caches, and a reduction
+// that the threads share. Legal; none where the workload offers neither, no strips for one thread
+// where they would repeat rows of what half the second cache holds.
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);

@@ -273,6 +273,7 @@ TEST(Structured, StripsForThreadsOrCachesAndSharedReductions) {
   const char* all = "conv1x1+depthwise+conv1x1";
   EXPECT_THAT(texts(all, "112x112 16->64", 1), ElementsAre("op3.strip=7 "));
   EXPECT_THAT(texts(all, "14x14 80->200", 1), testing::IsEmpty());
+  EXPECT_THAT(texts("depthwise+conv1x1", "14x14 200->80", 1), ElementsAre("op3.strip=4 "));
   EXPECT_THAT(texts(all, "112x112 16->64", 2), ElementsAre("op3.strip=28 "));
   EXPECT_THAT(texts(all, "14x14 80->200", 2), ElementsAre("op3.strip=7 ", "op3.parallel=3 "));
   EXPECT_THAT(texts("conv1x1+depthwise", "112x112 16->64", 2),

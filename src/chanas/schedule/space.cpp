@@ -21,12 +21,15 @@ int nearest_choice(const std::vector<int>& choices, int value) {
   return *std::ranges::min_element(choices, {}, [&](int c) { return std::abs(c - value); });
 }
 
-// Of the largest value that a workload makes and uses itself.
-int64_t inner_bytes(const Graph& graph) {
+// Of the largest value that a workload makes for its own windows, rows of which strips repeat.
+int64_t repeated_bytes(const Graph& graph) {
   int64_t bytes = 0;
-  for (size_t i = 0; i + 1 < graph.ops.size(); ++i)
-    if (graph.ops[i].kind != OpKind::kInput)
-      bytes = std::max(bytes, graph.ops[i].shape.elements() * int64_t{sizeof(float)});
+  for (const Op& op : graph.ops) {
+    if (op.kernel == 1 || op.inputs.empty()) continue;
+    const Op& data = graph.ops[op.inputs[0]];
+    if (data.kind != OpKind::kInput)
+      bytes = std::max(bytes, data.shape.elements() * int64_t{sizeof(float)});
+  }
   return bytes;
 }
 
@@ -134,8 +137,9 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
     }
     if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
   };
-  // One thread gains from strips only what the second cache cannot hold between the ops.
-  const bool strips = space.threads > 1 || inner_bytes(graph) >= space.target.l2_bytes / 2;
+  // One thread gains nothing from repeating rows that its second cache holds.
+  const int64_t repeated = repeated_bytes(graph);
+  const bool strips = space.threads > 1 || repeated == 0 || repeated >= space.target.l2_bytes / 2;
   if (const int strip = space.find(last + "strip"); strip >= 0 && strips) {
     constexpr int kStrips = 8, kFewestRows = 4;
     const Field& field = space.fields[strip];
