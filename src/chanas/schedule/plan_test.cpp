@@ -126,7 +126,7 @@ TEST(Plan, PrefetchesRunAheadByAQuarterOfTheSecondCacheAtMost) {
     // Fully connected layers have no time to fetch anything.
     EXPECT_GT(own + others, of_maps / 2) << name;
     if (name == std::string_view("proxyless_gpu")) {
-      EXPECT_GT(own, 0);  // weights of a stage beyond the second cache
+      EXPECT_GT(own, 0);  // weights of a stage beyond a quarter of the second cache
     }
   }
 }

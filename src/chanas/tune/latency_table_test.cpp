@@ -202,8 +202,7 @@ TEST(SpaceElements, HoldEveryNetworkOnce) {
 }
 
 TEST(SpaceElements, CountsOfThePaper) {
-  // 1,503 elastic units over all 20 cells, and per cell at most a stem, a
-  // first unit and a head.
+  // 1,503 elastic units over all 20 cells, and per cell at most a stem, a first unit and a head.
   const ArchSpace space = space_named("paper");
   int units = 0, others = 0;
   for (const Element& element : space_elements(space)) {
