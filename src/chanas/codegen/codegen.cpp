@@ -8,8 +8,8 @@
 
 #include "chanas/base/file.h"
 #include "chanas/codegen/entry_checks.h"
-#include "chanas/codegen/halves.h"
 #include "chanas/codegen/lowering.h"
+#include "chanas/codegen/pairs.h"
 #include "chanas/codegen/prefetch.h"
 #include "chanas/runtime/runtime.h"
 
@@ -56,7 +56,7 @@ Halide::Target halide_target(const ScheduleSpace& space, bool assertions) {
 
 Halide::Pipeline pipeline_of(const Lowering& lowering, const CompileOptions& options) {
   Halide::Pipeline pipeline(lowering.output());
-  pipeline.add_custom_lowering_pass(new HideHalves);  // owned by the pipeline
+  pipeline.add_custom_lowering_pass(new AddPairs);  // owned by the pipeline
   if (auto pass = lowering.prefetch(options.prefetch))
     pipeline.add_custom_lowering_pass(pass.release());
   return pipeline;

@@ -72,30 +72,47 @@ TEST(Differential, RandomSchedulesMatchTheInterpreter) {
   chanas_runtime_destroy(runtime);
 }
 
-// Two pixels in the lanes of one: in every kind of workload that offers it, for 8 and 16 lanes.
-TEST(Differential, FusedPixelsMatchTheInterpreter) {
+// Half vectors of two reduction steps: in every kind of workload with a dense convolution, for 8
+// and 16 lanes, one thread and two; with whole windows, inputs from inside whose vectors overlap,
+// scaled weights and shared reductions among them.
+TEST(Differential, PairsOfStepsMatchTheInterpreter) {
   std::map<std::string, int> tried;
   for (int index = 0; index < 100 * kExampleKinds; ++index) {
     const Workload workload = example_workload(3, index);
+    const Graph& graph = workload.graph;
     const Target target = target_of(index);
-    const ScheduleSpace space = schedule_space(workload, target, 1);
-    const auto fuse = std::ranges::find_if(
-        space.fields, [](const Field& field) { return field.name.ends_with(".fuse"); });
-    if (fuse == space.fields.end()) continue;
-    const std::string kind = fmt::format("{}, {} lanes", workload.kind(), target.vector_floats);
-    if (tried[kind] == 2) continue;
-    Rng rng(3, "schedule", index);
-    Schedule schedule = default_schedule(space);
-    for (int i = 0; i < 200 && schedule.values[fuse - space.fields.begin()] == 1; ++i)
-      schedule = random_schedule(space, rng);
-    if (schedule.values[fuse - space.fields.begin()] == 1) continue;
-    ++tried[kind];
-    expect_match(space, schedule, index);
+    const int threads = 1 + index / kExampleKinds % 2;
+    const ScheduleSpace space = schedule_space(workload, target, threads);
+    const std::vector<OpRole> roles = op_roles(workload);
+    Rng rng(3, "pairs", index);
+    for (int i = 0; i < 20; ++i) {
+      const Schedule schedule = random_schedule(space, rng);
+      const std::vector<OpTile> tiles = resolve(space, roles, schedule);
+      std::vector<std::string> kinds;
+      for (size_t op = 0; op < tiles.size(); ++op) {
+        if (tiles[op].steps == 1) continue;
+        const int data = graph.ops[op].inputs[0];
+        const OpTile& input = tiles[data];
+        kinds.push_back(fmt::format("{}, {} lanes", workload.kind(), target.vector_floats));
+        if (roles[op].window_on_input)
+          kinds.push_back(tiles[op].border ? "windows of a copy" : "windows of the input");
+        if (input.folded) kinds.push_back(fmt::format("scale={}", input.scale));
+        if (tiles[op].parts > 1) kinds.push_back("shared reduction");
+        if (graph.ops[data].kind != OpKind::kInput && input.view.c % input.vector != 0)
+          kinds.push_back("overlapping input vectors");
+      }
+      if (std::ranges::all_of(kinds, [&](const auto& kind) { return tried[kind] >= 2; })) continue;
+      for (const std::string& kind : kinds) ++tried[kind];
+      expect_match(space, schedule, index);
+      break;
+    }
   }
+  std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
   for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
-  // Few of the examples' channels end in half a vector of fewer lanes.
-  EXPECT_GE(std::ranges::count_if(tried, [](const auto& kind) { return kind.second > 0; }),
-            local_target()->vector_floats == 16 ? 8 : 1);
+  for (const char* kind : {"windows of a copy", "windows of the input", "scale=0", "scale=2",
+                           "shared reduction", "overlapping input vectors"})
+    EXPECT_GE(tried[kind], 2) << kind;
+  EXPECT_GE(tried.size(), 15u);
 }
 
 // Each thread sums up a part of the input channels, or of the rows: in every kind of workload that

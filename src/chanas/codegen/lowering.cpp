@@ -103,7 +103,7 @@ TileInput Lowering::tile_input(int index) const {
   if (space_.threads == 1 || gpu() || !external(data) || conv.kernel > 1 || conv.stride > 1)
     return {};
   const OpTile& tile = tiles_[index];
-  return {inputs_[data].name(), int64_t{tile.pixels} * tile.fuse * op(data).shape.c};
+  return {inputs_[data].name(), int64_t{tile.pixels} * op(data).shape.c};
 }
 
 std::string Lowering::name(int index, const char* part) const {
@@ -125,28 +125,30 @@ Expr Lowering::lanes(int reader, int value, const Place& place) const {
   const Shape& shape = op(value).shape;
   const Expr channel = first_channel(reader, place.c) + place.v;
   if (shape.h * shape.w == 1) return inputs_[value](channel);
-  return inputs_[value](channel + shape.c * (tiles_[reader].fuse * place.x + shape.w * place.y));
+  return inputs_[value](channel + shape.c * (place.x + shape.w * place.y));
 }
 
-Expr Lowering::channel(int value, Expr k, Expr x, Expr y) const {
+Expr Lowering::channel(int value, const Step& step, Expr x, Expr y) const {
   if (external(value)) {
     const Shape& shape = op(value).shape;
+    const Expr k = step.width * step.number + step.beside;
     if (shape.h * shape.w == 1) return inputs_[value](k);
     return inputs_[value](k + shape.c * (x + shape.w * y));
   }
   const OpTile& tile = tiles_[value];
   if (tile.folded) {
-    const Expr in = channel(op(value).inputs[0], k, x, y);
-    return tile.scale == 2 ? in : in * channel(op(value).inputs[1], k, x, y);
+    const Expr in = channel(op(value).inputs[0], step, x, y);
+    return tile.scale == 2 ? in : in * channel(op(value).inputs[1], step, x, y);
   }
   const Shape& view = tiles_[value].view;
   if (tiles_[value].padded_h * tiles_[value].padded_w == 1) x = y = 0;
   // The last vector of lanes overlaps the one before it where the channels do not fill it.
   const int needed = needed_vectors(view.c, tile.vector);
-  const int excess = needed * tile.vector - view.c;
-  Expr lane = k;
-  if (excess > 0) lane = select(k < (needed - 1) * tile.vector, k, k + excess);
-  return values_[value](lane % tile.vector, x, y, lane / tile.vector);
+  const int vector = tile.vector / step.width;  // in groups of steps, as all below
+  const int excess = needed * vector - view.c / step.width;
+  Expr group = step.number;
+  if (excess > 0) group = select(group < (needed - 1) * vector, group, group + excess);
+  return values_[value](step.width * (group % vector) + step.beside, x, y, group / vector);
 }
 
 Expr Lowering::bias(int index, const Place& place) const {

@@ -29,6 +29,15 @@ struct Place {
   Halide::Expr part = 0;  // of the reduction
 };
 
+// Steps of a reduction that a vector holds beside each other (OpTile::steps): `number` counts
+// groups of `width`, of which this is step `beside`. Neighbours lie beside each other wherever they
+// are read, so that they are one load.
+struct Step {
+  Halide::Expr number;
+  int width = 1;
+  Halide::Expr beside = 0;
+};
+
 // What an op computes, before it is placed in loops.
 struct Body {
   // The value at a place, epilogue excluded.
@@ -56,7 +65,7 @@ class Lowering {
 
   // Reading values: a vector of channels as op `reader` counts them, or one channel.
   Halide::Expr lanes(int reader, int value, const Place& place) const;
-  Halide::Expr channel(int value, Halide::Expr k, Halide::Expr x, Halide::Expr y) const;
+  Halide::Expr channel(int value, const Step& step, Halide::Expr x, Halide::Expr y) const;
   // First channel of vector `c` of an op.
   Halide::Expr first_channel(int index, const Halide::Expr& c) const;
   Halide::Expr bias(int index, const Place& place) const;
@@ -72,6 +81,9 @@ class Lowering {
   void copy_rows(int index);   // for a convolution: rows of h * w floats
   void copy_lanes(int index);  // for a depthwise convolution: as a value inside the workload
   void scale_weights(int index);
+  // Its packed weight for the reduction step that counts all taps, in a lane of a panel.
+  Halide::Expr weight(int index, const Step& step, const Halide::Expr& lane,
+                      const Halide::Expr& panel) const;
 
   // Loops (stages.cpp).
   void output_stage(int index, const Body& body);
@@ -82,9 +94,9 @@ class Lowering {
   Halide::Func bordered(const std::string& name, int vector, const Shape& inside, int border,
                         int padded_h, int padded_w) const;
   // Schedules the accumulators of a tile of op `index` at `level`, init and update, whose loops
-  // inside the tile's are `steps`. A CPU holds whole vectors, a thread of a GPU its own lane.
+  // inside the tile's are `loops`. A CPU holds whole vectors, a thread of a GPU its own lane.
   void place_sums(int index, Halide::Func sums, const Halide::LoopLevel& level, int pixels,
-                  const std::vector<Halide::RVar>& steps) const;
+                  const std::vector<Halide::RVar>& loops) const;
   bool gpu() const { return space_.target.gpu(); }
   // What a tile of convolution `index` reads of what another thread may have made.
   TileInput tile_input(int index) const;

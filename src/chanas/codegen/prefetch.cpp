@@ -29,7 +29,8 @@ bool is_innermost(const Stmt& body) {
   return !loops.found;
 }
 
-// Where a statement first reads a buffer, one value at a time: its first pixel and channel.
+// Where a statement first reads a buffer, a step of the reduction at a time or the two that lie
+// beside each other: its first pixel and channel.
 class FirstRead : public IRVisitor {
  public:
   explicit FirstRead(const std::string& buffer) : buffer_(buffer) {}
@@ -43,8 +44,10 @@ class FirstRead : public IRVisitor {
     lets_.pop_back();
   }
   void visit(const Load* load) override {
-    if (index.defined() || !load->type.is_scalar() || load->name != buffer_) return;
-    index = load->index;
+    if (index.defined() || load->name != buffer_) return;
+    const Ramp* pair = load->index.as<Ramp>();
+    if (!load->type.is_scalar() && (pair == nullptr || pair->lanes != 2)) return;
+    index = pair != nullptr ? pair->base : load->index;
     for (size_t i = lets_.size(); i-- > 0;)
       index = substitute(lets_[i].first, lets_[i].second, index);
   }

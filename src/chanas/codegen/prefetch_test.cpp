@@ -67,6 +67,23 @@ TEST(Prefetch, FetchesWhatTheNextTileReads) {
   EXPECT_THAT(prefetched(kReduction, {}), Not(HasSubstr("llvm")));
 }
 
+// Two steps of the reduction that lie beside each other are one load.
+TEST(Prefetch, FindsTheInputOfPairsOfSteps) {
+  const Halide::Expr step = Variable::make(Halide::Int(32), kReduction);
+  const auto text = [&](int lanes) {
+    const Halide::Expr at = Ramp::make(2 * step + 700, 1, lanes);
+    const Stmt body = Evaluate::make(Load::make(Halide::Float(32, lanes), "data", at, {}, {},
+                                                const_true(lanes), ModulusRemainder()));
+    const Stmt loop = For::make(kReduction, 0, 8, ForType::Serial, Halide::Partition::Auto,
+                                Halide::DeviceAPI::None, body);
+    std::ostringstream out;
+    out << PrefetchAhead({{"op1_sums", {"data", 3000}}}, "weights", {}, 2).mutate(loop);
+    return out.str();
+  };
+  EXPECT_THAT(text(2), HasSubstr("700) + 3000"));
+  EXPECT_THAT(text(16), Not(HasSubstr("llvm")));
+}
+
 TEST(Prefetch, LeavesOtherLoopsAlone) {
   for (const char* loop : {"op2_sums.s1.r4$x", "op1_sums.s0.x"})
     EXPECT_THAT(prefetched(loop, {{0, 4096}}, {"data", 3000}), Not(HasSubstr("llvm")));

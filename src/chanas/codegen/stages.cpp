@@ -196,18 +196,23 @@ void Lowering::output_stage(int index, const Body& body) {
 }
 
 void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixels,
-                          const std::vector<RVar>& steps) const {
+                          const std::vector<RVar>& loops) const {
   const OpTile& tile = tiles_[index];
-  Var v("v"), x("x"), y("y"), c("c");
+  Var beside("beside"), v("v"), x("x"), y("y"), c("c");
   sums.compute_at(level);
   sums.bound_extent(v, gpu() ? 1 : tile.vector).bound_extent(x, pixels);
   sums.bound_extent(c, tile.channel_vectors);
   sums.reorder(v, c, x, y).unroll(c).unroll(x);
   std::vector<Halide::VarOrRVar> order = {v, c, x};
-  order.insert(order.end(), steps.begin(), steps.end());
+  if (tile.steps > 1) {
+    sums.bound(beside, 0, tile.steps).reorder(beside, v).vectorize(beside);
+    order.insert(order.begin(), beside);
+  }
+  order.insert(order.end(), loops.begin(), loops.end());
   order.push_back(y);
   sums.update().reorder(order).unroll(c).unroll(x);
   if (gpu()) return;
+  if (tile.steps > 1) sums.update().vectorize(beside);
   sums.store_in(Halide::MemoryType::Stack).vectorize(v);
   sums.update().vectorize(v);
 }

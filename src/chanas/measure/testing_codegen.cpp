@@ -21,11 +21,10 @@ Parameters unpack(const Workload& workload, const Packing& packing, const float*
   for (const PackedOp& packed : packing.ops) {
     const Op& op = workload.graph.ops[static_cast<size_t>(packed.op)];
     const bool depthwise = op.kind == OpKind::kDepthwise;
-    const int c_out = op.shape.c, k = op.kernel, block = packed.block;
+    const int c_out = op.shape.c, k = op.kernel;
     const int c_in = depthwise ? 1 : workload.graph.ops[static_cast<size_t>(op.inputs[0])].shape.c;
     Tensor weight{{c_out, c_in, k, k}, std::vector<float>(int64_t{c_out} * c_in * k * k)};
     Tensor bias{{c_out}, std::vector<float>(static_cast<size_t>(c_out))};
-    const float* w = weights + packed.weight_offset;
     const float* b = weights + packed.bias_offset;
     for (int lane = 0; lane < packed.lanes; ++lane) {
       int64_t channel = lane_channel(c_out, packed.vector, lane);
@@ -33,7 +32,7 @@ Parameters unpack(const Workload& workload, const Packing& packing, const float*
       for (int64_t tap = 0; tap < k * k; ++tap) {
         for (int64_t i = 0; i < c_in; ++i) {
           weight.data[(channel * c_in + i) * k * k + tap] =
-              w[((int64_t{lane / block} * k * k + tap) * c_in + i) * block + lane % block];
+              weights[packed.weight_at(lane, tap * c_in + i)];
         }
       }
     }

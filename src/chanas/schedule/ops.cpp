@@ -127,6 +127,12 @@ Status check_body(const OpContext& context, int64_t steps, int64_t limit) {
                 fmt::format("{} multiply-adds, expected at most {}", steps, limit));
 }
 
+Status check_copy(const OpContext& context, const OpTile& tile) {
+  if (tile.border || !context.role().window_on_input || !tile.inside) return absl::OkStatus();
+  return broken(context, "forbidden combination",
+                "border=0 has no copy to place in slice or strip");
+}
+
 int default_parallel(const OpContext& context) {
   const Graph& graph = context.workload.graph;
   int64_t work = macs(graph);
@@ -134,13 +140,19 @@ int default_parallel(const OpContext& context) {
   return work > 250'000 ? 1 : 0;
 }
 
+bool either_width(const OpContext& context) {
+  const std::vector<OpRole>& roles = context.roles;
+  return pairs_steps(context.op(), context.workload.graph, context.target) &&
+         std::ranges::count(roles, context.index, &OpRole::lanes) == 1 &&
+         vector_choices(context.target, context.role().view.c).size() == 2;
+}
+
 int choose_vector(const OpContext& context) {
   const int channels = context.role().view.c;
   const std::vector<int> choices = vector_choices(context.target, channels);
-  int best = choices.back();
-  for (int width : choices)
-    if (round_up(channels, width) * 3 < round_up(channels, best) * 2) best = width;
-  return best;
+  const int half = choices.front(), full = choices.back();
+  const double worth = either_width(context) ? 0.9 : 2.0 / 3;
+  return round_up(channels, half) < worth * round_up(channels, full) ? half : full;
 }
 
 TileChoice choose_tile(const OpContext& context, int vector,

@@ -60,13 +60,19 @@ std::vector<int> slice_choices(const Target& target, int channels);
 Status check_registers(const OpContext& context, const OpTile& tile);
 // A tile or slice must not be larger than the op, nor round its channels up by much.
 Status check_channels(const OpContext& context, const OpTile& tile);
+// A copied input is placed in slices and strips; where there is no copy there is nothing to place.
+Status check_copy(const OpContext& context, const OpTile& tile);
 Status check_body(const OpContext& context, int64_t steps, int64_t limit);
 Status broken(const OpContext& context, std::string_view rule, const std::string& found);
 
 // 1 where the workload is large enough for several threads, else 0: starting a loop costs about a
 // microsecond.
 int default_parallel(const OpContext& context);
-// The width of the untuned schedule: the full one unless half of it computes a third less.
+// Whether half vectors are as fast as full ones: they hold two steps of the op's reduction, and no
+// other op shares its lanes.
+bool either_width(const OpContext& context);
+// The width of the untuned schedule: the full one unless half of it computes a third less, or a
+// tenth where it is as fast.
 int choose_vector(const OpContext& context);
 // The tile with the least estimated time of one reduction step: multiply-adds and loads at two a
 // cycle, a little more for the loads, as they do not always hide, the latency of the accumulators,

@@ -35,23 +35,6 @@ std::vector<int> pixels_choices(const OpContext& context) {
                        28);
 }
 
-// Largest number of vectors that hold two pixels: more leave too few accumulators to reuse them.
-constexpr int kFusedVectors = 7;
-
-// Two pixels of the output can be one where their channels then fill whole vectors, and nobody else
-// counts vectors of the same value.
-std::vector<int> fuse_choices(const OpContext& context) {
-  const Shape& view = context.role().view;
-  const int vector = context.target.vector_floats;
-  const bool shared = std::ranges::any_of(context.roles, [&](const OpRole& other) {
-    return &other != &context.role() && other.lanes == context.role().lanes;
-  });
-  if (context.target.gpu() || !context.role().final || shared || view.w % 2 != 0 ||
-      view.c < vector || 2 * (view.c % vector) != vector || 2 * view.c / vector > kFusedVectors)
-    return {};
-  return {1, 2};
-}
-
 // Every thread can make a part of the input channels and sum it up. Where the stage before has made
 // them it gains nothing.
 bool may_share_reduction(const OpContext& context) {
@@ -71,29 +54,27 @@ void fields(const OpContext& context, std::vector<Field>& out) {
     if (reduction_row(context) % steps == 0) unroll.push_back(steps);
   add_field(context, "unroll", Primitive::kUnroll, unroll, reduction_row(context), out);
   if (view.w * view.h > 1) add_field(context, "order", Primitive::kReorder, {0, 1}, 0, out);
+  if (context.role().window_on_input && !context.target.gpu())
+    add_field(context, "border", Primitive::kCache, {0, 1}, 0, out);
   if (may_strip(context))
     add_field(context, "strip", Primitive::kComputeAt, strip_choices(view.h), view.h, out);
-  add_field(context, "fuse", Primitive::kFuse, fuse_choices(context), 0, out);
   add_bind_field(context, out);
   add_parallel_field(
       context, may_share_reduction(context) ? std::vector{0, 1, 2, 3} : std::vector{0, 1, 2}, out);
 }
 
 Status check(const OpContext& context, const OpTile& tile) {
-  if (tile.fuse > 1) {
-    if (context.role().view.c % tile.vector == 0)
-      return broken(context, "fused pixels", "the channels of one fill whole vectors");
-    if (tile.pixels == 0)
-      return broken(context, "fused pixels", "pixels are not a multiple of fuse");
-    if (tile.channel_vectors != tile.vectors)
-      return broken(context, "fused pixels", "a tile does not hold all channels");
-  }
+  if (tile.steps > 1 && reduction_row(context) % (tile.steps * tile.unroll) != 0)
+    return broken(context, "unroll",
+                  fmt::format("{} x {} steps do not divide {}", tile.unroll, tile.steps,
+                              reduction_row(context)));
   CHANAS_RETURN_IF_ERROR(check_channels(context, tile));
   CHANAS_RETURN_IF_ERROR(check_registers(context, tile));
   CHANAS_RETURN_IF_ERROR(
       check_body(context, int64_t{tile.channel_vectors} * tile.pixels * tile.unroll, 128));
-  if (tile.parts > 1 && (tile.fuse > 1 || tile.strip_rows < tile.view.h))
-    return broken(context, "forbidden combination", "parallel=3 with strips or fused pixels");
+  CHANAS_RETURN_IF_ERROR(check_copy(context, tile));
+  if (tile.parts > 1 && tile.strip_rows < tile.view.h)
+    return broken(context, "forbidden combination", "parallel=3 with strips");
   if (tile.parallel == 2 && tile.inside)
     return broken(
         context, "forbidden combination",
@@ -104,6 +85,14 @@ Status check(const OpContext& context, const OpTile& tile) {
   return absl::OkStatus();
 }
 
+// Whether so few tiles of a row read beside the image, with code that is slower, that a copy takes
+// longer.
+bool worth_no_copy(const OpContext& context, int pixels) {
+  const Op& op = context.op();
+  const bool right = window_extent(op.shape.w, op) - op.kernel / 2 > context.input().shape.w;
+  return 10 * (1 + right) <= ceil_div(op.shape.w, pixels);
+}
+
 OpChoices defaults(const OpContext& context, int vector) {
   OpChoices values;
   const TileChoice tile =
@@ -111,6 +100,7 @@ OpChoices defaults(const OpContext& context, int vector) {
   values.vector = vector;
   values.channel_vectors = tile.channel_vectors;
   values.pixels = tile.pixels;
+  values.border = !worth_no_copy(context, tile.pixels);
   values.parallel = default_parallel(context);
   return values;
 }

@@ -42,9 +42,7 @@ Status check(const OpContext& context, const OpTile& tile) {
   CHANAS_RETURN_IF_ERROR(check_body(
       context, int64_t{tile.channel_vectors} * tile.pixels * k * (tile.unroll ? k : 1), 400));
   const Shape& view = context.role().view;
-  if (!tile.border && context.role().window_on_input && tile.inside)
-    return broken(context, "forbidden combination",
-                  "border=0 has no copy to place in slice or strip");
+  CHANAS_RETURN_IF_ERROR(check_copy(context, tile));
   const bool stripped = tile.strip_rows < view.h;
   if (tile.parallel == 2 && tile.inside && !(tile.sliced() && stripped))
     return broken(context, "forbidden combination",

@@ -24,7 +24,7 @@ Packing packing(const ScheduleSpace& space, const Schedule& schedule) {
     packed.op = static_cast<int>(i);
     packed.block = tiles[i].block();
     packed.vector = tiles[i].vector;
-    packed.fuse = tiles[i].fuse;
+    packed.steps = tiles[i].steps;
     packed.lanes = static_cast<int>(lanes);
     if (op.kind == OpKind::kConv2d) packed.depth = space.workload.graph.ops[op.inputs[0]].shape.c;
     if (tiles[i].parts > 1) {
@@ -52,19 +52,15 @@ void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
     const Op& op = space.workload.graph.ops[packed.op];
     const Tensor* weight = parameters.find(names[packed.op] + ".weight");
     CHANAS_CHECK(weight != nullptr) << names[packed.op] << ".weight is missing";
-    // [c_out][c_in][window] -> [block][window][c_in][lane of the block].
+    // [c_out][c_in][window] -> [block][window][c_in / steps][lane of the block][steps].
     const int64_t window = int64_t{op.kernel} * op.kernel;
     const int64_t depth = packed.depth;
     const int64_t inputs =
         op.kind == OpKind::kConv2d ? space.workload.graph.ops[op.inputs[0]].shape.c : 1;
-    const auto channel_of = [&](int lane) {
-      return lane_channel(packed.fuse * op.shape.c, packed.vector, lane) % op.shape.c;
-    };
+    const auto channel_of = [&](int lane) { return lane_channel(op.shape.c, packed.vector, lane); };
     for (int lane = 0; lane < packed.lanes; ++lane) {
       const int64_t channel = channel_of(lane);
       const float* from = &weight->data[channel * inputs * window];
-      float* to = out + packed.weight_offset +
-                  lane / packed.block * (window * depth * packed.block) + lane % packed.block;
       for (int64_t d = 0; d < depth; ++d) {
         int64_t input = d;
         if (const int vector = packed.depth_vector; vector > 0) {
@@ -72,7 +68,7 @@ void pack_weights(const ScheduleSpace& space, const Schedule& schedule,
           if (input < d / vector * vector) continue;  // an earlier vector holds it
         }
         for (int64_t tap = 0; tap < window; ++tap)
-          to[(tap * depth + d) * packed.block] = from[input * window + tap];
+          out[packed.weight_at(lane, tap * depth + d)] = from[input * window + tap];
       }
     }
     if (packed.bias_size == 0) continue;

@@ -189,20 +189,22 @@ TEST(Packing, HoldsEveryWeightWhereTheHeaderSays) {
       for (const PackedOp& packed : layout.ops) {
         const Op& op = stage.workload.graph.ops[packed.op];
         const Tensor& weight = *parameters.find(stage.names[packed.op] + ".weight");
-        const int64_t c_in = weight.shape[1], k = op.kernel;
+        const int64_t c_in = weight.shape[1], k = op.kernel, block = packed.block;
+        const int64_t steps = packed.steps;
         ASSERT_EQ(packed.lanes % packed.block, 0);
         ASSERT_EQ(packed.weight_size, packed.lanes * c_in * k * k);
         const float* base = weights->data() + stage.weight_offset + packed.weight_offset;
         for (int64_t lane = 0; lane < packed.lanes; ++lane) {
-          const int64_t o =
-              lane_channel(packed.fuse * op.shape.c, packed.vector, static_cast<int>(lane)) %
-              op.shape.c;
+          const int64_t o = lane_channel(op.shape.c, packed.vector, static_cast<int>(lane));
           for (int64_t c = 0; c < c_in; ++c)
             for (int64_t y = 0; y < k; ++y)
               for (int64_t x = 0; x < k; ++x)
-                ASSERT_EQ(base[(((lane / packed.block * k + y) * k + x) * c_in + c) * packed.block +
-                               lane % packed.block],
-                          weight.data[((o * c_in + c) * k + y) * k + x]);
+                ASSERT_EQ(
+                    base[((((lane / block * k + y) * k + x) * (c_in / steps) + c / steps) * block +
+                          lane % block) *
+                             steps +
+                         c % steps],
+                    weight.data[((o * c_in + c) * k + y) * k + x]);
           if (op.bias) {
             ASSERT_EQ(base[packed.bias_offset - packed.weight_offset + lane],
                       parameters.find(stage.names[packed.op] + ".bias")->data[o]);

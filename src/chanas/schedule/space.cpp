@@ -100,14 +100,19 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule) {
   return absl::OkStatus();
 }
 
-Schedule default_schedule(const ScheduleSpace& space) {
+// The default, or with the other width wherever either may be the fastest.
+static Schedule default_schedule(const ScheduleSpace& space, bool other_width) {
   const std::vector<OpRole> roles = op_roles(space.workload);
   std::vector<OpChoices> values(roles.size());
   for (size_t i = 0; i < roles.size(); ++i) {
     const OpContext context = context_of(space, roles, static_cast<int>(i));
     if (context.op().kind == OpKind::kInput) continue;
-    const int vector =
-        roles[i].lanes == context.index ? choose_vector(context) : values[roles[i].lanes].vector;
+    int vector = values[roles[i].lanes].vector;
+    if (roles[i].lanes == context.index) {
+      vector = choose_vector(context);
+      const std::vector<int> widths = vector_choices(space.target, roles[i].view.c);
+      if (other_width && either_width(context)) vector = widths[widths[0] == vector];
+    }
     values[i] = rules_of(context.op().kind).defaults(context, vector);
     // Blocks of ops that share lanes must fit into each other, or channels are rounded up twice.
     const int first = values[roles[i].lanes].channel_vectors;
@@ -123,6 +128,8 @@ Schedule default_schedule(const ScheduleSpace& space) {
   CHANAS_CHECK(status.ok()) << status.message() << ": " << to_text(space, schedule);
   return schedule;
 }
+
+Schedule default_schedule(const ScheduleSpace& space) { return default_schedule(space, false); }
 
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
   const Graph& graph = space.workload.graph;
@@ -152,6 +159,8 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
            {last + "order", graph.ops.back().kind == OpKind::kDepthwise},
            {last + "parallel", 1}});
   }
+  if (Schedule other = default_schedule(space, true); other != plain)
+    result.push_back(std::move(other));
   for (const Field& field : space.fields)
     if (field.name.ends_with(".parallel") && field.choices.back() == 3) add({{field.name, 3}});
   return result;

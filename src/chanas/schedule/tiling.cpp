@@ -11,8 +11,9 @@ namespace {
 
 constexpr ChoiceKind kKinds[] = {
     {"vector", &OpChoices::vector,
-     "SIMD lanes. The full width is fastest; half of it wastes fewer lanes where the "
-     "channels are no multiple. Ops that pass values lane by lane share it."},
+     "SIMD lanes. Half the width wastes fewer lanes where the channels are no multiple. A dense "
+     "convolution then holds two steps of its reduction in a vector and is as fast; other ops "
+     "take twice the time. Ops that pass values lane by lane share it."},
     {"channel_vectors", &OpChoices::channel_vectors,
      "channel vectors per register tile. More reuse each input value more often; "
      "times pixels it is bound by the registers. Also the panel width of packed weights."},
@@ -20,7 +21,8 @@ constexpr ChoiceKind kKinds[] = {
      "pixels of a row per register tile. More reuse each weight more often. A tile that does "
      "not divide the row is shifted inwards and computes some pixels twice."},
     {"unroll", &OpChoices::unroll,
-     "convolution: reduction steps per loop iteration. Depthwise: 1 unrolls the rows of the "
+     "convolution: vectors of reduction steps per loop iteration. Depthwise: 1 unrolls the rows of "
+     "the "
      "window as well as its columns. Less loop overhead, more code."},
     {"order", &OpChoices::order,
      "loop order. 0: channel blocks (depthwise with slices: slices) outermost, weights stay in "
@@ -34,7 +36,8 @@ constexpr ChoiceKind kKinds[] = {
      "computed twice; 0: for all rows."},
     {"border", &OpChoices::border,
      "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
-     "outside the image are left out, with own code for the ends of a row."},
+     "outside the image are left out, with own code for the ends of a row. A dense convolution's "
+     "is slower, so that it pays on wide maps."},
     {"scale", &OpChoices::scale,
      "0: multiplied inside the reduction; 1: the scaled input is stored first; 2: the scaled "
      "weights are stored first."},
@@ -47,13 +50,13 @@ constexpr ChoiceKind kKinds[] = {
      "makes and sums up a part of the input channels, or of a pool, of which each thread sums up a "
      "part of the rows, before the sums are added, so that only these pass from core to core, not "
      "the input."},
-    {"fuse", &OpChoices::fuse,
-     "2: two neighbours in a row are one pixel of twice the channels, so that channels that end in "
-     "half a vector fill whole ones: 24 channels of two pixels are 3 vectors of 16, not 4. The "
-     "vector that holds both reads two input values for one. Needs all channels in a tile."},
 };
 
 }  // namespace
+
+bool pairs_steps(const Op& op, const Graph& graph, const Target& target) {
+  return op.kind == OpKind::kConv2d && !target.gpu() && graph.ops[op.inputs[0]].shape.c % 2 == 0;
+}
 
 std::span<const ChoiceKind> choice_kinds() { return kKinds; }
 
@@ -84,14 +87,6 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.view = roles[i].view;
     if (roles[i].lanes < 0) continue;
     tile.vector = tiles[roles[i].lanes].vector;
-    if (tile.fuse > 1) {
-      tile.view.w /= tile.fuse;
-      tile.view.c *= tile.fuse;
-      // The vectors of a pixel become those of all; a part of a pixel group is no tile.
-      tile.channel_vectors +=
-          needed_vectors(tile.view.c, tile.vector) - needed_vectors(roles[i].view.c, tile.vector);
-      tile.pixels = tile.pixels % tile.fuse == 0 ? tile.pixels / tile.fuse : 0;
-    }
     unit[roles[i].lanes] = std::lcm(unit[roles[i].lanes], tile.channel_vectors);
   }
   std::vector<int> step = unit;
@@ -114,7 +109,11 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.slice_vectors = tile.slice > 0 ? tile.slice * unit[lanes] : tile.vectors;
     tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
     tile.folded = roles[i].foldable && tile.scale != 1;
-    if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1) tile.border = 1;
+    const bool window = roles[i].window_on_input && !space.target.gpu();
+    if (graph.ops[i].kind == OpKind::kConv2d && !window) tile.border = 1;
+    if (pairs_steps(graph.ops[i], graph, space.target) &&
+        2 * tile.vector == space.target.vector_floats)
+      tile.steps = 2;
     if (tile.parts == 1 || roles[i].producer < 0) continue;
     const OpTile& producer = tiles[roles[i].producer];
     tile.part_steps = producer.vectors / tile.parts * producer.vector;

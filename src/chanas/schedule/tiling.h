@@ -31,7 +31,6 @@ struct OpChoices {
   int scale = 0;     // kScale: 0 in the reduction, 1 a value of its own, 2 into the weights
   int bind = 1;      // on a GPU: iterations of the innermost loop outside the tile that are threads
   int parallel = 0;  // 0 serial, 1 outermost loop, 2 the two outermost fused, 3 the reduction
-  int fuse = 1;      // neighbours in a row whose channels are one run of lanes
 };
 // One kind of field: its name behind the op, its place above, its help.
 struct ChoiceKind {
@@ -47,11 +46,12 @@ struct FieldKey {
 };
 FieldKey field_key(const Field& field);
 
+// Whether half vectors of an op hold two steps of its reduction (OpTile::steps).
+bool pairs_steps(const Op& op, const Graph& graph, const Target& target);
+
 // channel_vectors and pixels count within `view`.
 struct OpTile : OpChoices {
-  // The value as the op's loops see it: as its role does, with `fuse` pixels made one of as many
-  // times the channels. In memory that is the same.
-  Shape view;
+  Shape view;             // the value as the op's loops see it: that of its role
   int vectors = 1;        // of the whole op, a multiple of channel_vectors and slice_vectors
   int slice_vectors = 1;  // == vectors: not sliced
   int strip_rows = 1;     // == view.h: not stripped
@@ -62,6 +62,10 @@ struct OpTile : OpChoices {
   // parallel=3: parts of the reduction, one per thread. Of a convolution's, the steps of each:
   // lanes of what is made inside the parts.
   int parts = 1, part_steps = 0;
+  // Neighbouring steps of the reduction in the vectors of a convolution's sums. Half vectors leave
+  // room for two: a full register holds each of their lanes for both, and their inputs are one
+  // load.
+  int steps = 1;
   // Zero border around the op's own value, for its readers: before row and column 0, and the size
   // with the borders on both sides.
   int pad = 0, padded_h = 0, padded_w = 0;

@@ -103,10 +103,6 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
     RegisterTile& tile = a.registers[i];
     const Shape& view = a.roles[i].view;
     tile.waste = static_cast<double>(a.tiles[i].vectors) * a.tiles[i].vector / a.tiles[i].view.c;
-    if (a.tiles[i].fuse > 1) {  // the fields count vectors and pixels before they are fused
-      tile.product = a.tiles[i].channel_vectors * a.tiles[i].pixels;
-      tile.sum = a.tiles[i].channel_vectors + a.tiles[i].pixels;
-    }
     for (size_t f = 0; f < space.fields.size(); ++f) {
       const Field& field = space.fields[f];
       // Splits of the channels are in `vectors` already.
@@ -183,8 +179,8 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
     const double live = accumulators + loads;
     if (live > target.vector_registers) step += 0.5 * (live - target.vector_registers);
     step += 1.0 / registers.unroll;
-    cycles += work / (registers.product * tile.vector) * registers.waste * step * a.again[i] *
-              imbalance(a.tasks[i], space.threads);
+    cycles += work / (registers.product * tile.vector * tile.steps) * registers.waste * step *
+              a.again[i] * imbalance(a.tasks[i], space.threads);
     // What is made inside is written and read, what comes from outside only read, unless copied.
     const double once = input.kind == OpKind::kInput ? 1 : 2;
     if (a.roles[i].window_on_input && tile.border)

@@ -462,6 +462,13 @@ StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
     CHANAS_ASSIGN_OR_RETURN(const auto workload, store.workload(summary.workload));
     Lesson lesson{schedule_space(*workload, target, key.threads), {}};
     CHANAS_ASSIGN_OR_RETURN(lesson.records, store.records(summary.workload, key));
+    const size_t fields = lesson.space.fields.size();
+    for (const Record& record : lesson.records)
+      if (record.schedule.values.size() != fields)
+        return absl::DataLossError(fmt::format(
+            "the store has a schedule of {} values for {}, expected {}: it is damaged, or another "
+            "build wrote it; move it away and tune into a new one",
+            record.schedule.values.size(), workload->describe(), fields));
     lessons.push_back(std::move(lesson));
   }
   return lessons;

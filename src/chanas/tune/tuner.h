@@ -18,7 +18,8 @@ struct Lesson {
   std::vector<Record> records;
 };
 // What the store holds under one key of the device `target`, or under every key of the schedules
-// that this program makes; by workload fingerprint.
+// that this program makes; by workload fingerprint. kDataLoss: a schedule has more or fewer values
+// than the workload has fields; the store must be left aside. Other errors: those of the store.
 StatusOr<std::vector<Lesson>> read_lessons(Store& store, const RecordKey& key,
                                            const Target& target);
 StatusOr<std::vector<Lesson>> read_lessons(Store& store);

@@ -516,6 +516,22 @@ TEST_F(TunerTest, SpendsTrialsWhereTheyGain) {
   }
 }
 
+// As a damaged store has them, or one of a build between two versions.
+TEST_F(TunerTest, RefusesSchedulesThatDoNotFit) {
+  WatchedRunner runner;
+  ASSERT_TRUE(run(runner, {.trials = 2}).ok());
+  const auto lessons = *read_lessons(*store);
+  Record bad = lessons[0].records[0];
+  bad.schedule.values.pop_back();
+  std::vector<Record> records = {bad};
+  ASSERT_TRUE(store->add_records(records).ok());
+  const int measured = runner.measured;
+  const Status status = run(runner, {.trials = 3});
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("move it away"));
+  EXPECT_EQ(runner.measured, measured);
+}
+
 TEST_F(TunerTest, RefusesABadOption) {
   WatchedRunner runner;
   EXPECT_EQ(run(runner, {.trials = 0}).code(), absl::StatusCode::kInvalidArgument);
