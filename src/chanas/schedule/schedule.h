@@ -70,10 +70,11 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 // The untuned schedule: a good fixed rule per op kind, no fusion across ops beyond the cut itself.
 // Always legal.
 Schedule default_schedule(const ScheduleSpace& space);
-// The default's register tiles in other orders of work, which few steps of a search lead to: rows
-// in strips, one for each of several threads or some that fit into the near caches, and a reduction
-// that the threads share. Legal; none where the workload offers neither, no strips for one thread
-// where they would repeat rows of what half the second cache holds.
+// What few steps of a search lead to from the default: its register tiles in other orders of work
+// (rows in strips, one for each of several threads or some that fit into the near caches, and a
+// reduction that the threads share), and those of the other vector width where that may be as fast.
+// Legal; none where the workload offers none of them, no strips for one thread where they would
+// repeat rows of what half the second cache holds.
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);

@@ -100,8 +100,10 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule) {
   return absl::OkStatus();
 }
 
+namespace {
+
 // The default, or with the other width wherever either may be the fastest.
-static Schedule default_schedule(const ScheduleSpace& space, bool other_width) {
+Schedule default_of_width(const ScheduleSpace& space, bool other_width) {
   const std::vector<OpRole> roles = op_roles(space.workload);
   std::vector<OpChoices> values(roles.size());
   for (size_t i = 0; i < roles.size(); ++i) {
@@ -129,7 +131,9 @@ static Schedule default_schedule(const ScheduleSpace& space, bool other_width) {
   return schedule;
 }
 
-Schedule default_schedule(const ScheduleSpace& space) { return default_schedule(space, false); }
+}  // namespace
+
+Schedule default_schedule(const ScheduleSpace& space) { return default_of_width(space, false); }
 
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
   const Graph& graph = space.workload.graph;
@@ -159,7 +163,7 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
            {last + "order", graph.ops.back().kind == OpKind::kDepthwise},
            {last + "parallel", 1}});
   }
-  if (Schedule other = default_schedule(space, true); other != plain)
+  if (Schedule other = default_of_width(space, true); other != plain)
     result.push_back(std::move(other));
   for (const Field& field : space.fields)
     if (field.name.ends_with(".parallel") && field.choices.back() == 3) add({{field.name, 3}});
