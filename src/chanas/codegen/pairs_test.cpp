@@ -51,6 +51,7 @@ TEST(Pairs, AreWhatHalfVectorsEndWith) {
   ASSERT_TRUE(program.ok()) << program.status();
   EXPECT_THAT(*program, HasSubstr("[ramp(0, 1, 16)], 1, 2, 8)"));
   EXPECT_THAT(*program, Not(HasSubstr("_sums[ramp(1, 1, 16)]")));
+  EXPECT_THAT(*program, HasSubstr("llvm.arithmetic.fence"));
 }
 
 }  // namespace

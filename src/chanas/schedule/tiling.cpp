@@ -22,8 +22,7 @@ constexpr ChoiceKind kKinds[] = {
      "not divide the row is shifted inwards and computes some pixels twice."},
     {"unroll", &OpChoices::unroll,
      "convolution: vectors of reduction steps per loop iteration. Depthwise: 1 unrolls the rows of "
-     "the "
-     "window as well as its columns. Less loop overhead, more code."},
+     "the window as well as its columns. Less loop overhead, more code."},
     {"order", &OpChoices::order,
      "loop order. 0: channel blocks (depthwise with slices: slices) outermost, weights stay in "
      "cache; 1: rows outermost, the input stays in cache. The outermost loop is the parallel one."},
@@ -110,7 +109,7 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.strip_rows = tile.strip > 0 ? tile.strip : tile.view.h;
     tile.folded = roles[i].foldable && tile.scale != 1;
     const bool window = roles[i].window_on_input && !space.target.gpu();
-    if (graph.ops[i].kind == OpKind::kConv2d && !window) tile.border = 1;
+    if (graph.ops[i].kind == OpKind::kConv2d && graph.ops[i].kernel > 1 && !window) tile.border = 1;
     if (pairs_steps(graph.ops[i], graph, space.target) &&
         2 * tile.vector == space.target.vector_floats)
       tile.steps = 2;
