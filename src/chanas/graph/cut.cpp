@@ -1,8 +1,9 @@
-// Where a network's elements may be cut into workloads.
+// Where a graph may be cut into workloads. What may be joined is seen in the graph alone; networks
+// only name what is found.
 
 #include <fmt/core.h>
 
-#include <map>
+#include <numeric>
 
 #include "chanas/graph/passes.h"
 #include "chanas/graph/workload.h"
@@ -10,39 +11,86 @@
 namespace chanas {
 namespace {
 
-using Ops = std::vector<int>;
+// Ops that are always in one group, ascending.
+using Stage = std::vector<int>;
 
-// Makes cuts of one fused graph, whose ops it knows by name.
-class Cutter {
- public:
-  explicit Cutter(const Graph& graph) : graph_(graph) {
-    for (size_t i = 0; i < graph.ops.size(); ++i)
-      index_.emplace(graph.ops[i].name, static_cast<int>(i));
+// Neighbouring stages are joined into one group where `joined[i]` ties stage i to stage i + 1.
+Cut cut_stages(const Graph& graph, std::string name, const std::vector<Stage>& stages,
+               const std::vector<bool>& joined) {
+  Cut result{std::move(name), {}};
+  std::vector<int> ops;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    ops.insert(ops.end(), stages[i].begin(), stages[i].end());
+    if (i < joined.size() && joined[i]) continue;
+    result.groups.push_back(make_group(graph, ops));
+    ops.clear();
   }
+  return result;
+}
 
-  int op(const std::string& name) const {
-    const auto it = index_.find(name);
-    CHANAS_CHECK(it != index_.end()) << "no op " << name;
-    return it->second;
-  }
+bool is(const Graph& graph, int index, OpKind kind) {
+  return index < static_cast<int>(graph.ops.size()) && graph.ops[index].kind == kind;
+}
 
-  // Neighbouring stages are joined into one group where `joined[i]` ties stage i to stage i + 1.
-  Cut cut(std::string name, const std::vector<Ops>& stages, const std::vector<bool>& joined) const {
-    Cut result{std::move(name), {}};
-    Ops ops;
-    for (size_t i = 0; i < stages.size(); ++i) {
-      ops.insert(ops.end(), stages[i].begin(), stages[i].end());
-      if (i < joined.size() && joined[i]) continue;
-      result.groups.push_back(make_group(graph_, ops));
-      ops.clear();
-    }
-    return result;
-  }
+// Whether op `index`, of this kind, alone reads the op before it, as its data, and that can be
+// inside a group. What lay between two ops of a group would run too late.
+bool continues(const Graph& graph, int index, OpKind kind) {
+  return is(graph, index, kind) && graph.ops[index].inputs[0] == index - 1 &&
+         graph.users(index - 1).size() == 1 && !graph.ops[index - 1].residual;
+}
 
- private:
-  const Graph& graph_;
-  std::map<std::string, int, std::less<>> index_;
+bool is_1x1(const Op& op) { return op.kernel == 1 && op.stride == 1; }
+
+// Whether SE's pool, reduction, expansion, scale and the projection begin at `pool`.
+bool squeezes(const Graph& graph, int pool) {
+  using enum OpKind;
+  const int data = pool - 1, reduce = pool + 1, expand = pool + 2, scale = pool + 3;
+  return is(graph, pool, kGlobalPool) && graph.ops[pool].inputs[0] == data &&
+         continues(graph, reduce, kConv2d) && continues(graph, expand, kConv2d) &&
+         !graph.ops[expand].residual && is(graph, scale, kScale) &&
+         graph.ops[scale].inputs == std::vector{data, expand} &&
+         graph.users(data) == std::vector{pool, scale} && graph.users(expand).size() == 1 &&
+         continues(graph, scale + 1, kConv2d) && is_1x1(graph.ops[scale + 1]);
+}
+
+// The longest chain from op `first` on that has stages to join, and its cuts.
+struct Chain {
+  int end = 0;  // behind its last op
+  std::vector<Cut> cuts;
 };
+Chain chain_at(const Graph& graph, int first) {
+  using enum OpKind;
+  std::vector<Stage> stages = {{first}};
+  int next = first + 1;
+  const auto add = [&](int ops) {
+    Stage stage;
+    for (int i = 0; i < ops; ++i) stage.push_back(next++);
+    stages.push_back(std::move(stage));
+  };
+  Chain chain;
+  const auto cut = [&](const char* name, const std::vector<bool>& joined) {
+    chain.cuts.push_back(cut_stages(graph, name, stages, joined));
+  };
+  const Op& op = graph.ops[first];
+  const bool leads = op.kind == kConv2d && continues(graph, next, kDepthwise);
+  const bool pools = op.kind == kConv2d && continues(graph, next, kGlobalPool);
+  if (leads || pools) add(1);
+  const bool depthwise = leads || op.kind == kDepthwise;
+  const bool projects = depthwise && continues(graph, next, kConv2d) && is_1x1(graph.ops[next]);
+  if (projects) {
+    add(1);
+  } else if (depthwise && squeezes(graph, next)) {
+    add(3);
+    add(2);
+  }
+  cut("unfused", {});
+  if (projects) cut("depthwise+project", leads ? std::vector{false, true} : std::vector{true});
+  if (leads) cut(op.kernel == 1 ? "expand+depthwise" : "stem+depthwise", {true});
+  if (leads && projects) cut("all", {true, true});
+  if (pools) cut("conv+pool", {true});
+  chain.end = next;
+  return chain;
+}
 
 std::string stem_key(const Network& network) {
   const Stem& stem = network.stem;
@@ -53,39 +101,6 @@ std::string stem_key(const Network& network) {
 // The stem and the unit that it joins.
 std::string joined_key(const Network& network) {
   return stem_key(network) + " + " + unit_key(network.units.front());
-}
-
-// A unit, together with `lead`, the convolution before its depthwise one: "units.3.expand", the
-// stem, or nothing.
-std::vector<Cut> unit_cuts(const Cutter& cutter, const Unit& unit, const std::string& name,
-                           const std::string& lead) {
-  auto op = [&](const char* part) { return cutter.op(name + "." + part); };
-  std::vector<Ops> stages;
-  if (!lead.empty()) stages.push_back({cutter.op(lead + ".conv")});
-  stages.push_back({op("depthwise.conv")});
-  const std::string fused = lead.substr(lead.rfind('.') + 1) + "+depthwise";
-  std::vector<Cut> cuts;
-  if (unit.se_channels > 0) {
-    stages.push_back({op("se.pool"), op("se.reduce"), op("se.expand")});
-    stages.push_back({op("se.scale"), op("project.conv")});
-    cuts.push_back(cutter.cut("unfused", stages, {}));
-    if (!lead.empty()) cuts.push_back(cutter.cut(fused, stages, {true}));
-    return cuts;
-  }
-  stages.push_back({op("project.conv")});
-  cuts.push_back(cutter.cut("unfused", stages, {}));
-  if (lead.empty()) {
-    cuts.push_back(cutter.cut("depthwise+project", stages, {true}));
-  } else {
-    cuts.push_back(cutter.cut("depthwise+project", stages, {false, true}));
-    cuts.push_back(cutter.cut(fused, stages, {true}));
-    cuts.push_back(cutter.cut("all", stages, {true, true}));
-  }
-  return cuts;
-}
-
-Element cut_unit(const Cutter& cutter, const Unit& unit, const std::string& name) {
-  return {unit_key(unit), name, unit_cuts(cutter, unit, name, unit.expand ? name + ".expand" : "")};
 }
 
 // " m960 hswish"
@@ -106,24 +121,32 @@ std::string head_key(const Network& network) {
                      head.mix_channels > 0 && head.mix_bias, head.classes);
 }
 
-Element cut_stem(const Cutter& cutter, const Network& network) {
-  return {stem_key(network), "stem", {cutter.cut("unfused", {{cutter.op("stem.conv")}}, {})}};
-}
-
-Element cut_head(const Cutter& cutter, const Network& network) {
-  const Head& head = network.head;
-  const bool conv = head.conv_channels > 0;
-  std::vector<Ops> stages;
-  if (conv) stages.push_back({cutter.op("head.conv")});
-  stages.push_back({cutter.op("head.pool")});
-  if (head.mix_channels > 0) stages.push_back({cutter.op("mix")});
-  stages.push_back({cutter.op("classifier")});
-  Element element{head_key(network), "head", {cutter.cut("unfused", stages, {})}};
-  if (conv) element.cuts.push_back(cutter.cut("conv+pool", stages, {true}));
-  return element;
-}
-
 }  // namespace
+
+StatusOr<CutNetwork> cut_graph(const Graph& graph) {
+  CHANAS_RETURN_IF_ERROR(verify(graph));
+  if (graph.input_ops() != std::vector<int>{0})
+    return absl::InvalidArgumentError(fmt::format(
+        "the graph has {} inputs; expected its first op alone", graph.input_ops().size()));
+  CutNetwork result{graph, {}};
+  const int count = static_cast<int>(graph.ops.size());
+  for (int first = 1; first < count;) {
+    const Op& op = graph.ops[first];
+    if (!is_convolution(op.kind) && op.kind != OpKind::kGlobalPool)
+      return absl::InvalidArgumentError(
+          fmt::format("op \"{}\" is {} and no convolution takes it in; a graph to be run holds "
+                      "convolutions with their batch normalisation, activation and residual, "
+                      "global pools, and scales between a depthwise convolution and its projection",
+                      op.name, op_kind_name(op.kind)));
+    Chain chain = chain_at(graph, first);
+    std::vector<int> ops(chain.end - first);
+    std::iota(ops.begin(), ops.end(), first);
+    result.elements.push_back(
+        {"graph " + make_workload(graph, ops).fingerprint(), op.name, std::move(chain.cuts)});
+    first = chain.end;
+  }
+  return result;
+}
 
 bool stem_joins(const Network& network) {
   return !network.units.empty() && !network.units.front().expand && !network.units.front().residual;
@@ -131,17 +154,25 @@ bool stem_joins(const Network& network) {
 
 CutNetwork cut_network(const Network& network) {
   CutNetwork result{fused_graph(network), {}};
-  const Cutter cutter(result.graph);
-  size_t next = 0;
-  if (stem_joins(network)) {
-    result.elements.push_back({joined_key(network), "stem+units.0",
-                               unit_cuts(cutter, network.units[next++], "units.0", "stem")});
-  } else {
-    result.elements.push_back(cut_stem(cutter, network));
+  const Graph& graph = result.graph;
+  int first = 1;
+  const auto add = [&](std::string key, std::string name) {
+    Chain chain = chain_at(graph, first);
+    first = chain.end;
+    result.elements.push_back({std::move(key), std::move(name), std::move(chain.cuts)});
+  };
+  const std::vector<std::string> keys = element_keys(network);
+  const int joins = stem_joins(network);
+  add(keys[0], joins ? "stem+units.0" : "stem");
+  for (size_t i = 1; i + 1 < keys.size(); ++i) add(keys[i], fmt::format("units.{}", i - 1 + joins));
+  add(keys.back(), "head");
+  std::vector<Cut>& head = result.elements.back().cuts;
+  while (first < static_cast<int>(graph.ops.size())) {
+    const Chain chain = chain_at(graph, first);
+    for (Cut& cut : head)
+      for (const Group& group : chain.cuts[0].groups) cut.groups.push_back(group);
+    first = chain.end;
   }
-  for (; next < network.units.size(); ++next)
-    result.elements.push_back(cut_unit(cutter, network.units[next], fmt::format("units.{}", next)));
-  result.elements.push_back(cut_head(cutter, network));
   return result;
 }
 
@@ -157,13 +188,11 @@ std::vector<std::string> element_keys(const Network& network) {
 std::vector<Element> elements(const Network& network) { return cut_network(network).elements; }
 
 Element unit_element(const Unit& unit) {
-  const Graph graph = fused_graph(unit);
-  return cut_unit(Cutter(graph), unit, "unit");
+  return {unit_key(unit), "unit", chain_at(fused_graph(unit), 1).cuts};
 }
 
 Element stem_element(const Network& network) {
-  const Graph graph = fused_graph(network);
-  return cut_stem(Cutter(graph), network);
+  return {stem_key(network), "stem", {cut_stages(fused_graph(network), "unfused", {{1}}, {})}};
 }
 
 Element head_element(const Network& network) { return cut_network(network).elements.back(); }

@@ -46,15 +46,21 @@ void expect_cuts_agree(const Element& element, const std::vector<Values>& values
   }
 }
 
-// A layer file: a dense convolution, then a depthwise one with its projection.
-TEST(Cuts, OfAGraphOnItsOwn) {
+std::vector<std::string> cut_names(const Element& element) {
+  std::vector<std::string> result;
+  for (const Cut& cut : element.cuts) result.push_back(cut.name);
+  return result;
+}
+
+// A dense convolution of `kernel` on an image, then a depthwise one with its projection.
+Graph graph_file(int kernel) {
   Graph graph;
   graph.add({.kind = OpKind::kInput, .name = "image", .inputs = {}, .shape = {9, 9, 3}});
   graph.add({.kind = OpKind::kConv2d,
              .name = "dense",
              .inputs = {0},
              .shape = {5, 5, 8},
-             .kernel = 5,
+             .kernel = kernel,
              .stride = 2,
              .bias = true});
   graph.add({.kind = OpKind::kDepthwise,
@@ -66,31 +72,63 @@ TEST(Cuts, OfAGraphOnItsOwn) {
   graph.add({.kind = OpKind::kConv2d,
              .name = "project",
              .inputs = {2},
-             .shape = {5, 5, 6},
+             .shape = {5, 5, 8},
              .bias = true});
+  return graph;
+}
+
+void expect_graph_cuts_agree(const CutNetwork& cut) {
+  const Parameters parameters = random_parameters(cut.graph, 1);
+  Rng rng(2);
+  const std::vector<Values> values =
+      interpret(cut.graph, parameters, {random_values(cut.graph.ops[0].shape, rng)}, true);
+  int first = 0;
+  for (const Element& element : cut.elements) {
+    expect_cuts_agree(element, values, parameters, first);
+    first = element.cuts[0].groups.back().output;
+  }
+  EXPECT_EQ(first + 1, static_cast<int>(cut.graph.ops.size()));
+}
+
+TEST(Cuts, OfAGraphOnItsOwn) {
+  const std::pair<int, const char*> cases[] = {{1, "expand+depthwise"}, {5, "stem+depthwise"}};
+  for (const auto& [kernel, name] : cases) {
+    const StatusOr<CutNetwork> cut = cut_graph(graph_file(kernel));
+    ASSERT_TRUE(cut.ok()) << cut.status();
+    ASSERT_EQ(cut->elements.size(), 1u);
+    EXPECT_EQ(cut_names(cut->elements[0]),
+              (std::vector<std::string>{"unfused", "depthwise+project", name, "all"}));
+    expect_graph_cuts_agree(*cut);
+  }
+}
+
+// The projection adds what the dense convolution made, which therefore stands alone.
+TEST(Cuts, OfAGraphOnItsOwnJoinNothingThatOthersRead) {
+  Graph graph = graph_file(3);
+  graph.ops[3].residual = true;
+  graph.ops[3].inputs.push_back(1);
   const StatusOr<CutNetwork> cut = cut_graph(graph);
   ASSERT_TRUE(cut.ok()) << cut.status();
   ASSERT_EQ(cut->elements.size(), 2u);
-  EXPECT_EQ(cut->elements[0].cuts.size(), 1u);
-  ASSERT_EQ(cut->elements[1].cuts.size(), 2u);
-  EXPECT_EQ(cut->elements[1].cuts[1].groups.size(), 1u);
-  const Parameters parameters = random_parameters(graph, 1);
-  Rng rng(2);
-  const std::vector<Values> values =
-      interpret(graph, parameters, {random_values(graph.ops[0].shape, rng)}, true);
-  expect_cuts_agree(cut->elements[0], values, parameters, 0);
-  expect_cuts_agree(cut->elements[1], values, parameters, 1);
+  EXPECT_EQ(cut_names(cut->elements[0]), std::vector<std::string>{"unfused"});
+  EXPECT_EQ(cut_names(cut->elements[1]),
+            (std::vector<std::string>{"unfused", "depthwise+project"}));
+  expect_graph_cuts_agree(*cut);
+}
 
+TEST(Cuts, RefuseAGraphWithAnOpThatNoConvolutionTakesIn) {
+  Graph graph = graph_file(3);
   graph.add({.kind = OpKind::kActivation,
              .name = "alone",
              .inputs = {3},
-             .shape = {5, 5, 6},
+             .shape = {5, 5, 8},
              .act = Activation::kRelu});
   EXPECT_EQ(cut_graph(graph).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(Cuts, GiveTheValuesOfRandomNetworks) {
   for (uint64_t seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE(seed);
     Rng rng(seed, "cuts");
     const Network network = random_network(rng);
     const CutNetwork cut = cut_network(network);
@@ -105,6 +143,26 @@ TEST(Cuts, GiveTheValuesOfRandomNetworks) {
       first = element.cuts[0].groups.back().output;
     }
     EXPECT_EQ(first + 1, static_cast<int>(cut.graph.ops.size()));
+  }
+}
+
+std::set<std::string> fingerprints(const CutNetwork& network) {
+  std::set<std::string> result;
+  for (const Element& element : network.elements)
+    for (const Cut& cut : element.cuts)
+      for (const Group& group : cut.groups) result.insert(group.workload.fingerprint());
+  return result;
+}
+
+// The file of a network's graph is the same work as the network.
+TEST(Cuts, OfAGraphAreThoseOfItsNetwork) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed, "cuts");
+    const Network network = random_network(rng);
+    const StatusOr<CutNetwork> cut = cut_graph(fused_graph(network));
+    ASSERT_TRUE(cut.ok()) << cut.status();
+    EXPECT_EQ(fingerprints(*cut), fingerprints(cut_network(network)));
   }
 }
 
@@ -123,12 +181,6 @@ TEST(Cuts, GiveTheValuesOfRandomUnits) {
 std::vector<std::string> kinds(const Cut& cut) {
   std::vector<std::string> result;
   for (const Group& group : cut.groups) result.push_back(group.workload.kind());
-  return result;
-}
-
-std::vector<std::string> cut_names(const Element& element) {
-  std::vector<std::string> result;
-  for (const Cut& cut : element.cuts) result.push_back(cut.name);
   return result;
 }
 

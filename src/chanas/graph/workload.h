@@ -49,7 +49,8 @@ Parameters group_parameters(const Group& group, const Parameters& parameters);
 
 // A way to cut one element (stem, unit or head) into groups, in execution order.
 struct Cut {
-  // "unfused", "depthwise+project", "expand+depthwise", "stem+depthwise", "all", "conv+pool"
+  // "unfused", "depthwise+project", "expand+depthwise", "stem+depthwise" (what comes before it has
+  // a window), "all", "conv+pool"
   std::string name;
   std::vector<Group> groups;
 };
@@ -77,9 +78,9 @@ struct CutNetwork {
   std::vector<Element> elements;
 };
 CutNetwork cut_network(const Network& network);
-// The same for a fused graph on its own, a layer or a short chain: every op is an element, but a
-// depthwise convolution with the 1x1 convolution behind it is one. kInvalidArgument: the graph does
-// not verify, or holds an op that belongs to the inside of a network (names it).
+// The same for a fused graph on its own, from a layer to a whole network: its elements are the
+// longest chains that have something to join, named by their first ops. kInvalidArgument: the graph
+// does not verify, or holds an op that no group takes in (names it).
 StatusOr<CutNetwork> cut_graph(const Graph& graph);
 // The cuts of one unit alone (the LUT's rows), with Group::ops indexing fused_graph(unit); and of
 // stem (by itself, joined or not) and head of a network, indexing cut_network(network).graph.
