@@ -153,6 +153,30 @@ TEST(Differential, SharedReductionsMatchTheInterpreter) {
   EXPECT_GE(missing_rows, 2);
 }
 
+// Rows that one strip keeps for the next, in buffers that hold no more than a strip needs: by every
+// op that can have them, on maps that the strips do not divide.
+TEST(Differential, KeptRowsMatchTheInterpreter) {
+  const int most = environment_number("CHANAS_FUZZ_SCHEDULES", 200) / 50;  // per kind
+  std::map<std::string, int> tried;
+  for (int index = 0; index < 30 * most * kExampleKinds; ++index) {
+    const Workload workload = example_workload(9, index);
+    const int threads = 1 + index % 2;
+    const ScheduleSpace space = schedule_space(workload, target_of(index), threads);
+    const std::string kind = fmt::format("{}, {} thread(s)", workload.kind(), threads);
+    if (tried[kind] == most) continue;
+    Rng rng(9, "kept rows", index);
+    Schedule schedule = default_schedule(space);
+    for (int i = 0; i < 50 && !keeps_rows(space, schedule); ++i)
+      schedule = random_schedule(space, rng);
+    if (!keeps_rows(space, schedule)) continue;
+    ++tried[kind];
+    expect_match(space, schedule, index);
+  }
+  std::erase_if(tried, [](const auto& kind) { return kind.second == 0; });
+  for (const auto& [kind, count] : tried) fmt::print("  {}: {}\n", kind, count);
+  EXPECT_GE(tried.size(), 16u);
+}
+
 // The same for what few random schedules have: an op inside the strips of another that is not
 // sliced hands the strips on to what it reads.
 TEST(Differential, StripsThroughAnUnslicedOpMatchTheInterpreter) {

@@ -3,12 +3,14 @@
 #include <fmt/core.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <limits>
 
 #include "chanas/graph/interpreter.h"
 #include "chanas/schedule/packing.h"
+#include "chanas/schedule/tiling.h"
 
 namespace chanas {
 
@@ -46,6 +48,11 @@ std::vector<float> KernelCase::packed(const ScheduleSpace& space, const Schedule
   std::vector<float> weights(packing(space, schedule).size);
   pack_weights(space, schedule, parameters_, names, weights.data());
   return weights;
+}
+
+bool keeps_rows(const ScheduleSpace& space, const Schedule& schedule) {
+  return std::ranges::any_of(resolve(space, op_roles(space.workload), schedule),
+                             &OpTile::keeps_rows);
 }
 
 KernelCheck KernelCase::check(const ScheduleSpace& space, const Schedule& schedule,

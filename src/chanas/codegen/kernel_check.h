@@ -14,6 +14,9 @@ struct KernelCheck {
   double compile_s = 0;
 };
 
+// Whether any op does (OpTile::keeps_rows).
+bool keeps_rows(const ScheduleSpace& space, const Schedule& schedule);
+
 // Random inputs and parameters of a workload with the reference output, and buffers for a kernel.
 class KernelCase {
  public:

@@ -81,14 +81,14 @@ std::vector<Halide::Argument> Lowering::arguments() const {
 
 std::unique_ptr<Halide::Internal::IRMutator> Lowering::prefetch(
     const std::vector<PrefetchRange>& weights) const {
-  std::map<std::string, TileInput> reductions;
+  std::map<std::string, DenseReduction> reductions;
   bool inputs = false;
   for (size_t i = 0; i < roles_.size(); ++i) {
     const int index = static_cast<int>(i);
     if (op(index).kind != OpKind::kConv2d) continue;
     const TileInput input = tile_input(index);
     inputs |= !input.buffer.empty();
-    reductions[name(index, "_sums")] = input;
+    reductions[name(index)] = {input, new_rows(index)};
   }
   if (weights.empty() && !inputs) return nullptr;
   return std::make_unique<PrefetchAhead>(std::move(reductions), weights_.name(), weights,

@@ -106,7 +106,7 @@ class Lowering {
   // Computes an inner value before everything that reads it.
   void place_first(int index);
   // Rows of an op's value that are made at a time.
-  int rows_at_once(int index) const;
+  int new_rows(int index) const;
 
   const ScheduleSpace& space_;
   std::vector<OpRole> roles_;
@@ -119,6 +119,7 @@ class Lowering {
   std::vector<Halide::Func> copies_;          // by the op that reads the copy
   std::vector<Halide::Func> scaled_weights_;  // by the convolution that uses them
   Halide::Func output_;
+  Halide::LoopLevel around_strips_;  // of the output; where rows between them are kept
 };
 
 // 0 <= y < rows as one unsigned comparison. Halide must not see through it: it narrows a condition

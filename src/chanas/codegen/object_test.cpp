@@ -199,6 +199,28 @@ TEST(Codegen, ParallelTasksAreThoseOfTheLoopNest) {
   EXPECT_GE(shared, 2);
 }
 
+// Where the tiles say that rows are kept, the loops do it.
+TEST(Codegen, KeptRowsAreStoredOutsideTheStrips) {
+  int kept = 0, repeated = 0;
+  for (int i = 0; i < 200; ++i) {
+    const Workload workload = example_workload(8, i);
+    const ScheduleSpace space = schedule_space(workload, *local_target(), 1 + i % 2);
+    Rng rng(8, "schedule", i);
+    const Schedule schedule = random_schedule(space, rng);
+    const std::vector<OpTile> tiles = resolve(space, op_roles(workload), schedule);
+    const bool keeps = keeps_rows(space, schedule);
+    if (!keeps && std::ranges::none_of(tiles, &OpTile::in_strips)) continue;
+    const auto nest = dump_loop_nest(space, schedule);
+    ASSERT_TRUE(nest.ok()) << nest.status().message();
+    EXPECT_EQ(nest->find("store ") != std::string::npos, keeps) << workload.describe() << "\n"
+                                                                << to_text(space, schedule) << "\n"
+                                                                << *nest;
+    ++(keeps ? kept : repeated);
+  }
+  EXPECT_GT(kept, 5);
+  EXPECT_GT(repeated, 10);
+}
+
 // The triple that the target module made from cpuid is one that the compiler knows, with the vector
 // width that Halide itself would choose.
 TEST(Codegen, LocalTargetIsTheHost) {

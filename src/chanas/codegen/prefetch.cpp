@@ -77,17 +77,21 @@ Stmt with_lines(Stmt body, const std::string& buffer, const Expr& first, int64_t
   return body;
 }
 
-// The name of a reduction's sums: "op1_sums" of "op1_sums.s1.r4$x", its update, and of
-// "op1_sums$2.s1.r9$x", that in the third pipeline that the process makes. Empty for other loops.
-std::string sums_name(const std::string& loop) {
-  const size_t dot = loop.find(".s1.");
-  if (dot == std::string::npos) return "";
-  return loop.substr(0, std::min(dot, loop.find('$')));
+// The Func of a loop: "op1_sums" of "op1_sums.s1.r4$x" and of "op1_sums$2.s1.r9$x", that in the
+// third pipeline that the process makes.
+std::string func_of(const std::string& loop) { return loop.substr(0, loop.find_first_of(".$")); }
+
+// The op whose sums a loop updates; empty: another loop.
+std::string reduced_op(const std::string& loop) {
+  constexpr std::string_view kSums = "_sums";
+  std::string func = func_of(loop);
+  if (!func.ends_with(kSums) || loop.find(".s1.") == std::string::npos) return "";
+  return func.substr(0, func.size() - kSums.size());
 }
 
 }  // namespace
 
-PrefetchAhead::PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
+PrefetchAhead::PrefetchAhead(std::map<std::string, DenseReduction> reductions, std::string weights,
                              std::vector<PrefetchRange> ranges, int threads)
     : reductions_(std::move(reductions)),
       weights_(std::move(weights)),
@@ -114,13 +118,20 @@ PrefetchAhead::Loop PrefetchAhead::loop_of(const For& loop, int64_t extent) cons
   return {index % static_cast<int>(part), part, index / static_cast<int>(part)};
 }
 
+std::optional<int64_t> PrefetchAhead::extent_of(const For& loop) const {
+  if (const std::optional<int64_t> extent = as_const_int(loop.extent)) return extent;
+  const auto op = reductions_.find(func_of(loop.name));
+  if (op == reductions_.end() || loop.name.find(".y") == std::string::npos) return {};
+  return op->second.rows;
+}
+
 Stmt PrefetchAhead::visit(const For* loop) {
-  const std::optional<int64_t> extent = as_const_int(loop->extent);
+  const std::optional<int64_t> extent = extent_of(*loop);
   if (extent) loops_.push_back(loop_of(*loop, *extent));
   const auto pop = [&] {
     if (extent) loops_.pop_back();
   };
-  const auto reduction = reductions_.find(sums_name(loop->name));
+  const auto reduction = reductions_.find(reduced_op(loop->name));
   if (reduction == reductions_.end() || !is_innermost(loop->body)) {
     Stmt result = IRMutator::visit(loop);
     pop();
@@ -139,7 +150,7 @@ Stmt PrefetchAhead::visit(const For* loop) {
     return loop;
   }
   Stmt body = loop->body;
-  if (extent) body = with_input(body, *loop, reduction->second);
+  if (extent) body = with_input(body, *loop, reduction->second.input);
   body = with_weights(body, thread, step + static_cast<int>(steps_before_));
   steps_before_ += steps;
   return For::make(loop->name, loop->min, loop->extent, loop->for_type, loop->partition_policy,

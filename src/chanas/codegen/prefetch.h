@@ -4,6 +4,7 @@
 #include <Halide.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,13 @@ struct TileInput {
   int64_t floats = 0;
 };
 
+struct DenseReduction {
+  TileInput input;
+  // Of its op, made at a time; counts where the loop over them has no constant length, as the first
+  // strip of those that keep rows makes more of them.
+  int rows = 1;
+};
+
 // Lets the reductions of a kernel prefetch what is needed soon. A dense reduction computes for ten
 // cycles and more on every line that it loads, so that one prefetch more per step is free, and
 // evenly paced: a burst would be dropped by the processor.
@@ -26,10 +34,10 @@ struct TileInput {
 //   half of it, and a line that another core has written takes as long as one from memory.
 class PrefetchAhead : public Halide::Internal::IRMutator {
  public:
-  // `reductions`: by the names of their sums' Funcs. `weights`: the buffer; what a thread fetches
+  // `reductions`: by the names of their ops' Funcs. `weights`: the buffer; what a thread fetches
   // of each range is spread over all its steps. The threads share parallel loops in equal parts,
   // thread by thread (runtime.h).
-  PrefetchAhead(std::map<std::string, TileInput> reductions, std::string weights,
+  PrefetchAhead(std::map<std::string, DenseReduction> reductions, std::string weights,
                 std::vector<PrefetchRange> ranges, int threads);
 
   Halide::Internal::Stmt mutate(const Halide::Internal::Stmt& statement) override;
@@ -42,6 +50,8 @@ class PrefetchAhead : public Halide::Internal::IRMutator {
     Halide::Expr thread;  // undefined but for a parallel loop
   };
   Loop loop_of(const Halide::Internal::For& loop, int64_t extent) const;
+  // Iterations; nothing: not known.
+  std::optional<int64_t> extent_of(const Halide::Internal::For& loop) const;
   Halide::Internal::Stmt visit(const Halide::Internal::For* loop) override;
   using IRMutator::visit;
   // A step of the innermost loop with its prefetches.
@@ -50,7 +60,7 @@ class PrefetchAhead : public Halide::Internal::IRMutator {
   Halide::Internal::Stmt with_input(Halide::Internal::Stmt body, const Halide::Internal::For& loop,
                                     const TileInput& input) const;
 
-  const std::map<std::string, TileInput> reductions_;
+  const std::map<std::string, DenseReduction> reductions_;
   const std::string weights_;
   const std::vector<PrefetchRange> ranges_;
   const int threads_;

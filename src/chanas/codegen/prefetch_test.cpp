@@ -28,7 +28,7 @@ std::string prefetched(const std::string& loop, const std::vector<PrefetchRange>
   const Stmt statement = For::make(loop, 0, 8, ForType::Serial, Halide::Partition::Auto,
                                    Halide::DeviceAPI::None, body);
   std::ostringstream text;
-  text << PrefetchAhead({{"op1_sums", input}}, "weights", ranges, 1).mutate(statement);
+  text << PrefetchAhead({{"op1", {input}}}, "weights", ranges, 1).mutate(statement);
   return text.str();
 }
 
@@ -51,10 +51,29 @@ TEST(Prefetch, GivesEveryThreadItsPart) {
   // Seven tasks of two threads: four and three. 8,192 bytes in the 32 steps of a thread, the second
   // one 10,000 floats further on.
   std::ostringstream text;
-  text << PrefetchAhead({{"op1_sums", {}}}, "weights", {{400, 8192, 40'000}}, 2).mutate(statement);
+  text << PrefetchAhead({{"op1", {}}}, "weights", {{400, 8192, 40'000}}, 2).mutate(statement);
   EXPECT_THAT(text.str(), HasSubstr("((task - 0)/4)*10000"));
   EXPECT_THAT(text.str(), HasSubstr("((task - 0) % 4))*8"));
   EXPECT_THAT(text.str(), HasSubstr("*64"));
+}
+
+// The first strip of those that keep rows makes more of them than the others.
+TEST(Prefetch, CountsTheRowsOfALoopWithoutAConstantLength) {
+  const Stmt reduction =
+      For::make(kReduction, 0, 8, ForType::Serial, Halide::Partition::Auto, Halide::DeviceAPI::None,
+                Evaluate::make(Variable::make(Halide::Int(32), kReduction)));
+  const auto text = [&](const char* rows) {
+    const Halide::Expr extent = Variable::make(Halide::Int(32), "extent");
+    const Stmt statement = For::make(rows, 0, extent, ForType::Serial, Halide::Partition::Auto,
+                                     Halide::DeviceAPI::None, reduction);
+    std::ostringstream out;
+    out << PrefetchAhead({{"op1", {{}, 4}}}, "weights", {{400, 8192, 0}}, 1).mutate(statement);
+    return out.str();
+  };
+  // 8,192 bytes in 4 x 8 steps.
+  EXPECT_THAT(text("op1.s1.y.rebased"), HasSubstr("*64"));
+  EXPECT_THAT(text("op1$3.s1.y.rebased"), HasSubstr("*64"));
+  EXPECT_THAT(text("op2.s1.y.rebased"), HasSubstr("*256"));
 }
 
 TEST(Prefetch, FetchesWhatTheNextTileReads) {
@@ -77,7 +96,7 @@ TEST(Prefetch, FindsTheInputOfPairsOfSteps) {
     const Stmt loop = For::make(kReduction, 0, 8, ForType::Serial, Halide::Partition::Auto,
                                 Halide::DeviceAPI::None, body);
     std::ostringstream out;
-    out << PrefetchAhead({{"op1_sums", {"data", 3000}}}, "weights", {}, 2).mutate(loop);
+    out << PrefetchAhead({{"op1", {{"data", 3000}}}}, "weights", {}, 2).mutate(loop);
     return out.str();
   };
   EXPECT_THAT(text(2), HasSubstr("700) + 3000"));

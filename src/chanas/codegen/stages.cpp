@@ -190,6 +190,8 @@ void Lowering::output_stage(int index, const Body& body) {
   if (outer.parallel > 0) stage.parallel(fuse ? fused : r[outermost]);
   if (body.place) body.place(loop(outermost - 3));
   if (tile.parts > 1) return;  // placed with the parts
+  const int strips = outer.strips();
+  if (strips >= 0) around_strips_ = strips == 0 ? LoopLevel::root() : loop(strips - 1);
   // One slice and one strip that are the whole: the producer comes first.
   place_producer(index, outer.around_producer > 0 ? std::optional(loop(outer.around_producer - 1))
                                                   : std::nullopt);
@@ -217,12 +219,10 @@ void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixe
   sums.update().vectorize(v);
 }
 
-int Lowering::rows_at_once(int index) const {
-  const int rows = tiles_[index].view.h;
-  if (!tiles_[index].in_strips) return rows;
-  if (roles_[index].final) return tiles_[index].strip_rows;
-  const int user = space_.workload.graph.users(index)[0];
-  return window_extent(rows_at_once(user), op(user));
+int Lowering::new_rows(int index) const {
+  const int user = roles_[index].final ? index : space_.workload.graph.users(index)[0];
+  return tiles_[user].keeps_rows && user != index ? tiles_[user].rows * op(user).stride
+                                                  : tiles_[index].rows;
 }
 
 void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) {
@@ -244,10 +244,11 @@ void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) 
       place_producer(producer, level);
     if (!flat_rows)
       f.bound_extent(c, lanes_shared ? tile.slice_vectors : tiles_[producer].vectors / tile.parts);
-    if (tile.in_strips)
-      f.bound_extent(y, window_extent(rows_at_once(index), self));
-    else if (copied)
-      f.bound_extent(y, window_extent(tiles_[index].view.h, self));
+    const int rows = window_extent(tile.rows, self);
+    if (tile.keeps_rows)
+      f.store_at(around_strips_).fold_storage(y, rows);
+    else if (tile.in_strips || copied)
+      f.bound_extent(y, rows);
     else
       f.bound(y, -tiles_[producer].pad, tiles_[producer].padded_h);
     return;

@@ -15,7 +15,7 @@ namespace chanas {
 
 // Changes whenever the meaning of a vector or the generated code changes: rows of other versions
 // are never used.
-inline constexpr int kScheduleVersion = 4;
+inline constexpr int kScheduleVersion = 5;
 
 // Table 1 of the paper.
 enum class Primitive {
@@ -73,8 +73,7 @@ Schedule default_schedule(const ScheduleSpace& space);
 // What few steps of a search lead to from the default: its register tiles in other orders of work
 // (rows in strips, one for each of several threads or some that fit into the near caches, and a
 // reduction that the threads share), and those of the other vector width where that may be as fast.
-// Legal; none where the workload offers none of them, no strips for one thread where they would
-// repeat rows of what half the second cache holds.
+// Legal; none where the workload offers none of them.
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);

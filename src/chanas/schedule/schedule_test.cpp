@@ -251,6 +251,37 @@ TEST(Tiling, ThreadsShareChannelsOrRows) {
   EXPECT_THAT(shared(fused, schedule), ElementsAre(false, true, true, false));
 }
 
+// Rows pass from strip to strip where one thread makes one after the other, channels and all.
+TEST(Tiling, OneThreadKeepsTheRowsThatTwoStripsRead) {
+  const auto keeps = [](const ScheduleSpace& space, const std::vector<int>& values) {
+    Schedule schedule = changed(space, "op1.channel_vectors", 1);
+    const char* names[] = {"op2.slice", "op2.order", "op2.strip", "op3.strip", "op2.parallel"};
+    for (size_t i = 0; i < values.size(); ++i)
+      if (const int field = space.find(names[i]); field >= 0) schedule.values[field] = values[i];
+    const std::vector<OpTile> tiles = resolve(space, op_roles(space.workload), schedule);
+    return std::ranges::any_of(tiles, &OpTile::keeps_rows);
+  };
+  for (const int threads : {1, 2}) {
+    const bool alone = threads == 1;
+    const ScheduleSpace two =
+        schedule_space(workload_named("conv1x1+depthwise", "112x112 16->64"), avx512(), threads);
+    EXPECT_FALSE(keeps(two, {1, 0, 0, 0, 1}));            // no strips
+    EXPECT_TRUE(keeps(two, {1, 0, 4, 0, 1})) << threads;  // in slices
+    EXPECT_FALSE(keeps(two, {1, 1, 4, 0, 1}));            // slices inside
+    EXPECT_EQ(keeps(two, {0, 1, 4, 0, 1}), alone);        // threads share strips
+    EXPECT_TRUE(keeps(two, {0, 1, 4, 0, 0})) << threads;  // do not share them
+    const ScheduleSpace three = schedule_space(
+        workload_named("conv1x1+depthwise+conv1x1", "112x112 16->64"), avx512(), threads);
+    EXPECT_EQ(keeps(three, {4, 0, 0, 4, 1}), alone);
+    EXPECT_FALSE(keeps(three, {4, 0, 0, 56, 1}));  // what is needed at a time is nearly all
+    EXPECT_FALSE(keeps(three, {1, 0, 0, 4, 1}));   // slices inside
+  }
+  // No row is read twice.
+  const ScheduleSpace single =
+      schedule_space(workload_named("conv3x3", "224x224 3->16"), avx512(), 1);
+  EXPECT_FALSE(keeps(single, {0, 0, 0, 0, 0}));
+}
+
 TEST(Structured, StripsOtherWidthsAndSharedReductions) {
   const auto texts = [](const char* kind, const char* text, int threads) {
     const ScheduleSpace space = schedule_space(workload_named(kind, text), avx512(), threads);
@@ -268,13 +299,13 @@ TEST(Structured, StripsOtherWidthsAndSharedReductions) {
   const char* all = "conv1x1+depthwise+conv1x1";
   const std::string half = "op3.vector=8 op3.channel_vectors=2 op3.pixels=14 ";
   const std::string whole = "op3.vector=16 op3.channel_vectors=2 op3.pixels=14 ";
-  EXPECT_THAT(texts(all, "112x112 16->64", 1), ElementsAre("op3.strip=7 ", whole));
-  EXPECT_THAT(texts(all, "14x14 80->200", 1), ElementsAre(half));
+  EXPECT_THAT(texts(all, "112x112 16->64", 1), ElementsAre("op3.strip=4 ", whole));
+  EXPECT_THAT(texts(all, "14x14 80->200", 1), ElementsAre("op3.strip=4 ", half));
   EXPECT_THAT(texts("depthwise+conv1x1", "14x14 200->80", 1), ElementsAre("op3.strip=4 ", half));
   EXPECT_THAT(texts(all, "112x112 16->64", 2), ElementsAre("op3.strip=28 ", whole));
   EXPECT_THAT(texts(all, "14x14 80->200", 2), ElementsAre("op3.strip=7 ", half, "op3.parallel=3 "));
   EXPECT_THAT(texts("conv1x1+depthwise", "112x112 16->64", 2),
-              ElementsAre("op2.order=1 op2.strip=28 "));
+              ElementsAre("op2.order=1 op2.strip=28 ", "op2.strip=4 "));
   EXPECT_THAT(texts("pool+conv1x1+conv1x1", "14x14 480->120", 2),
               ElementsAre("op2.vector=8 op2.channel_vectors=5 op3.vector=8 op3.channel_vectors=4 ",
                           "op1.parallel=3 "));

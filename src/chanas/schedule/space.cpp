@@ -21,18 +21,6 @@ int nearest_choice(const std::vector<int>& choices, int value) {
   return *std::ranges::min_element(choices, {}, [&](int c) { return std::abs(c - value); });
 }
 
-// Of the largest value that a workload makes for its own windows, rows of which strips repeat.
-int64_t repeated_bytes(const Graph& graph) {
-  int64_t bytes = 0;
-  for (const Op& op : graph.ops) {
-    if (op.kernel == 1 || op.inputs.empty()) continue;
-    const Op& data = graph.ops[op.inputs[0]];
-    if (data.kind != OpKind::kInput)
-      bytes = std::max(bytes, data.shape.elements() * int64_t{sizeof(float)});
-  }
-  return bytes;
-}
-
 }  // namespace
 
 std::string_view primitive_name(Primitive primitive) {
@@ -148,20 +136,19 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
     }
     if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
   };
-  // One thread gains nothing from repeating rows that its second cache holds.
-  const int64_t repeated = repeated_bytes(graph);
-  const bool strips = space.threads > 1 || repeated == 0 || repeated >= space.target.l2_bytes / 2;
-  if (const int strip = space.find(last + "strip"); strip >= 0 && strips) {
-    constexpr int kStrips = 8, kFewestRows = 4;
+  if (const int strip = space.find(last + "strip"); strip >= 0) {
+    constexpr int kFewestRows = 4;
     const Field& field = space.fields[strip];
-    const int most = space.threads > 1 ? space.threads : kStrips;
-    const int rows = std::max(kFewestRows, ceil_div(field.extent, most));
-    const auto fitting = std::ranges::lower_bound(field.choices, rows);
-    // Of a depthwise convolution strips are outermost where rows are.
-    if (fitting != field.choices.end())
-      add({{last + "strip", *fitting},
-           {last + "order", graph.ops.back().kind == OpKind::kDepthwise},
-           {last + "parallel", 1}});
+    const auto add_strips = [&](int rows, int order) {
+      const auto fitting = std::ranges::lower_bound(field.choices, std::max(kFewestRows, rows));
+      if (fitting != field.choices.end())
+        add({{last + "strip", *fitting}, {last + "order", order}, {last + "parallel", 1}});
+    };
+    // Of a depthwise convolution the strips are outermost, for threads to share, where rows are;
+    // inside slices one thread makes neighbouring strips and keeps the rows that both need.
+    const bool outermost = space.threads > 1 && graph.ops.back().kind == OpKind::kDepthwise;
+    if (space.threads > 1) add_strips(ceil_div(field.extent, space.threads), outermost);
+    if (space.threads == 1 || outermost) add_strips(kFewestRows, 0);
   }
   if (Schedule other = default_of_width(space, true); other != plain)
     result.push_back(std::move(other));

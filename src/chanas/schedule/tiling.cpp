@@ -31,8 +31,9 @@ constexpr ChoiceKind kKinds[] = {
      "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache; "
      "0: for all channels and rows before."},
     {"strip", &OpChoices::strip,
-     "what is needed for this many output rows is computed at a time; rows at the seams are "
-     "computed twice; 0: for all rows."},
+     "what is needed for this many output rows is computed at a time; rows at the seams are kept "
+     "from the strip before where one thread makes both and no slices are inside, else computed "
+     "twice; 0: for all rows."},
     {"border", &OpChoices::border,
      "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
      "outside the image are left out, with own code for the ends of a row. A dense convolution's "
@@ -118,14 +119,29 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.part_steps = producer.vectors / tile.parts * producer.vector;
   }
   // From the output on: strips reach through every op that asks for its producer inside.
+  bool serial = false;
   for (int i = count; i-- > 0;) {
     OpTile& tile = tiles[i];
     if (roles[i].lanes < 0) continue;
     tile.in_strips = tile.strip_rows < tile.view.h;
-    for (int user : graph.users(i))
-      if (roles[user].producer == i) tile.in_strips = tiles[user].inside && tiles[user].in_strips;
+    tile.rows = tile.strip_rows;
+    for (int user : graph.users(i)) {
+      if (roles[user].producer != i) continue;
+      tile.in_strips = tiles[user].inside && tiles[user].in_strips;
+      if (tile.in_strips) tile.rows = window_extent(tiles[user].rows, graph.ops[user]);
+    }
     tile.inside = tile.sliced() || tile.strip_rows < tile.view.h ||
                   (tile.slice > 0 && tile.in_strips) || (tile.parts > 1 && roles[i].producer >= 0);
+    bool slices_inside = tile.sliced();
+    if (roles[i].final) {
+      const OutputLoops outer = output_loops(graph.ops[i], tile, space.threads);
+      serial = outer.strips() >= outer.parallel;
+      slices_inside = outer.strips() == 0 && tile.sliced();
+    }
+    const Op& op = graph.ops[i];
+    const int advance = tile.rows * op.stride, needed = window_extent(tile.rows, op);
+    tile.keeps_rows = tile.inside && tile.in_strips && serial && !slices_inside &&
+                      op.kernel > op.stride && needed + advance <= graph.ops[op.inputs[0]].shape.h;
   }
   for (int i = 0; i < count; ++i) {
     OpTile& tile = tiles[i];
@@ -143,6 +159,11 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     tile.padded_w += tile.pad;
   }
   return tiles;
+}
+
+int OutputLoops::strips() const {
+  const auto it = std::ranges::find(loops, OutputLoop::kStrips, &std::pair<OutputLoop, int>::first);
+  return it == loops.end() ? -1 : static_cast<int>(it - loops.begin());
 }
 
 OutputLoops output_loops(const Op& op, const OpTile& tile, int threads) {

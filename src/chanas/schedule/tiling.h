@@ -58,6 +58,11 @@ struct OpTile : OpChoices {
   bool in_strips =
       false;            // made strip by strip: its own strips, or those of the op that it is inside
   bool inside = false;  // producer (or copied input) is computed per slice and strip, not before
+  int rows = 1;         // of its value that are there at a time: all, or what a strip needs
+  // Rows of what is inside that two strips read are kept from the first of them: one thread makes
+  // both, slices are not inside, and the map is higher than two strips; else they are computed
+  // twice.
+  bool keeps_rows = false;
   bool folded = false;  // has no loops of its own
   // parallel=3: parts of the reduction, one per thread. Of a convolution's, the steps of each:
   // lanes of what is made inside the parts.
@@ -87,6 +92,8 @@ struct OutputLoops {
   std::vector<std::pair<OutputLoop, int>> loops;
   int around_producer = 0;  // slices and strips
   int parallel = 0;         // so many of the outermost ones together are the parallel loop
+  // Which of the loops is that over strips; -1: none.
+  int strips() const;
 };
 OutputLoops output_loops(const Op& op, const OpTile& tile, int threads);
 

@@ -76,7 +76,7 @@ void follow_strips(const Graph& graph, Analysis& a) {
       const double advance = a.rows[user] * reader.stride;
       const double needed = advance + reader.kernel - reader.stride;
       a.rows[i] = std::min(a.rows[i], needed);
-      a.again[i] = a.again[user] * std::max(1.0, needed / advance);
+      a.again[i] = a.tiles[user].keeps_rows ? 1 : a.again[user] * std::max(1.0, needed / advance);
     }
   }
 }
