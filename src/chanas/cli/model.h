@@ -16,7 +16,7 @@ struct Model {
 
 Model model_of(const Network& network);
 
-// A graph file is JSON with the key "ops" (to_json(Graph)): layers that are no whole network, e.g.
+// A graph file is JSON with the key "ops" (to_json(Graph)), from a layer to a whole network, e.g.
 // {"ops": [{"kind": "input", "name": "image", "shape": [28, 28, 80]},
 //          {"kind": "conv2d", "name": "conv", "inputs": [0], "shape": [28, 28, 112], "kernel": 3,
 //           "bias": true}]}.

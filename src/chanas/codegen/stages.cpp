@@ -16,10 +16,14 @@ using Halide::Var;
 
 namespace {
 
-// Start of part `part` of a loop cut by `factor`; the last part is shifted inwards.
-Expr part_start(const Expr& part, int factor, int extent) {
-  if (extent % factor == 0) return part * factor;
+// Start of part `part` of a loop cut by `factor`; the last parts are shifted inwards.
+Expr part_start(const Expr& part, int factor, int extent, int parts) {
+  if (parts * factor == extent) return part * factor;
   return min(part * factor, extent - factor);
+}
+
+Expr part_start(const Expr& part, int factor, int extent) {
+  return part_start(part, factor, extent, ceil_div(extent, factor));
 }
 
 // The loops of the output on a GPU: lanes are threads, `bind` iterations of the innermost loop
@@ -158,9 +162,17 @@ void Lowering::output_stage(int index, const Body& body) {
   const Expr slice = index_of(OutputLoop::kSlices), strip = index_of(OutputLoop::kStrips),
              block = index_of(OutputLoop::kBlocks), row = index_of(OutputLoop::kRows),
              tile_x = index_of(OutputLoop::kTiles);
+  const int runs = outer.find(OutputLoop::kRuns), strips = outer.find(OutputLoop::kStrips);
+  int strip_count = ceil_div(view.h, tile.strip_rows);
+  Expr any_strip = strip;
+  if (runs >= 0) {
+    const int run = loops[strips].second;
+    strip_count = run * loops[runs].second;
+    any_strip = index_of(OutputLoop::kRuns) * run + strip;
+  }
 
   const Place place = {r[lane], part_start(tile_x, tile.pixels, view.w) + r[pixel],
-                       part_start(strip, tile.strip_rows, view.h) + row,
+                       part_start(any_strip, tile.strip_rows, view.h, strip_count) + row,
                        slice * tile.slice_vectors + block * tile.channel_vectors + r[vector]};
   Var i("i");
   output_ = Func("output");
@@ -190,7 +202,6 @@ void Lowering::output_stage(int index, const Body& body) {
   if (outer.parallel > 0) stage.parallel(fuse ? fused : r[outermost]);
   if (body.place) body.place(loop(outermost - 3));
   if (tile.parts > 1) return;  // placed with the parts
-  const int strips = outer.strips();
   if (strips >= 0) around_strips_ = strips == 0 ? LoopLevel::root() : loop(strips - 1);
   // One slice and one strip that are the whole: the producer comes first.
   place_producer(index, outer.around_producer > 0 ? std::optional(loop(outer.around_producer - 1))

@@ -71,9 +71,9 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule);
 // Always legal.
 Schedule default_schedule(const ScheduleSpace& space);
 // What few steps of a search lead to from the default: its register tiles in other orders of work
-// (rows in strips, one for each of several threads or some that fit into the near caches, and a
-// reduction that the threads share), and those of the other vector width where that may be as fast.
-// Legal; none where the workload offers none of them.
+// (rows in strips that fit into the near caches, and a reduction that the threads share), and those
+// of the other vector width where that may be as fast. Legal; none where the workload offers none
+// of them.
 std::vector<Schedule> structured_schedules(const ScheduleSpace& space);
 // A random legal point.
 Schedule random_schedule(const ScheduleSpace& space, Rng& rng);

@@ -137,18 +137,19 @@ std::vector<Schedule> structured_schedules(const ScheduleSpace& space) {
     if (schedule != plain && check_legal(space, schedule).ok()) result.push_back(schedule);
   };
   if (const int strip = space.find(last + "strip"); strip >= 0) {
-    constexpr int kFewestRows = 4;
+    constexpr int kRows = 4;
     const Field& field = space.fields[strip];
-    const auto add_strips = [&](int rows, int order) {
-      const auto fitting = std::ranges::lower_bound(field.choices, std::max(kFewestRows, rows));
-      if (fitting != field.choices.end())
-        add({{last + "strip", *fitting}, {last + "order", order}, {last + "parallel", 1}});
+    const auto rows = std::ranges::lower_bound(field.choices, kRows);
+    const auto add_strips = [&](std::vector<std::pair<std::string, int>> changes) {
+      if (rows == field.choices.end()) return;
+      changes.insert(changes.end(), {{last + "strip", *rows}, {last + "parallel", 1}});
+      add(changes);
     };
-    // Of a depthwise convolution the strips are outermost, for threads to share, where rows are;
-    // inside slices one thread makes neighbouring strips and keeps the rows that both need.
-    const bool outermost = space.threads > 1 && graph.ops.back().kind == OpKind::kDepthwise;
-    if (space.threads > 1) add_strips(ceil_div(field.extent, space.threads), outermost);
-    if (space.threads == 1 || outermost) add_strips(kFewestRows, 0);
+    add_strips({});
+    // Of a depthwise convolution, whose slices they are inside, threads share strips of all
+    // channels instead.
+    if (space.threads > 1 && graph.ops.back().kind == OpKind::kDepthwise)
+      add_strips({{last + "order", 1}, {last + "slice", 0}});
   }
   if (Schedule other = default_of_width(space, true); other != plain)
     result.push_back(std::move(other));

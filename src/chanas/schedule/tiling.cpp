@@ -31,9 +31,10 @@ constexpr ChoiceKind kKinds[] = {
      "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache; "
      "0: for all channels and rows before."},
     {"strip", &OpChoices::strip,
-     "what is needed for this many output rows is computed at a time; rows at the seams are kept "
-     "from the strip before where one thread makes both and no slices are inside, else computed "
-     "twice; 0: for all rows."},
+     "what is needed for this many output rows is computed at a time; threads share them in runs "
+     "of "
+     "neighbours; rows at the seams are kept from the strip before where one thread makes both and "
+     "no slices are inside, else computed twice; 0: for all rows."},
     {"border", &OpChoices::border,
      "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
      "outside the image are left out, with own code for the ends of a row. A dense convolution's "
@@ -135,8 +136,8 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
     bool slices_inside = tile.sliced();
     if (roles[i].final) {
       const OutputLoops outer = output_loops(graph.ops[i], tile, space.threads);
-      serial = outer.strips() >= outer.parallel;
-      slices_inside = outer.strips() == 0 && tile.sliced();
+      serial = outer.find(OutputLoop::kStrips) >= outer.parallel;
+      slices_inside = outer.find(OutputLoop::kSlices) > outer.find(OutputLoop::kStrips);
     }
     const Op& op = graph.ops[i];
     const int advance = tile.rows * op.stride, needed = window_extent(tile.rows, op);
@@ -161,8 +162,8 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
   return tiles;
 }
 
-int OutputLoops::strips() const {
-  const auto it = std::ranges::find(loops, OutputLoop::kStrips, &std::pair<OutputLoop, int>::first);
+int OutputLoops::find(OutputLoop loop) const {
+  const auto it = std::ranges::find(loops, loop, &std::pair<OutputLoop, int>::first);
   return it == loops.end() ? -1 : static_cast<int>(it - loops.begin());
 }
 
@@ -181,8 +182,14 @@ OutputLoops output_loops(const Op& op, const OpTile& tile, int threads) {
   else
     result.loops = {slices, strips, rows, tiles, blocks};
   std::erase_if(result.loops, [](const auto& loop) { return loop.second == 1; });
+  // A thread makes neighbouring strips one after the other.
+  const bool shared = threads > 1 && tile.parallel == 1 && result.find(kStrips) == 0;
+  if (shared && strips.second > threads) {
+    result.loops.front().second = ceil_div(strips.second, threads);
+    result.loops.insert(result.loops.begin(), {kRuns, threads});
+  }
   for (const auto& [kind, extent] : result.loops)
-    result.around_producer += kind == kSlices || kind == kStrips;
+    result.around_producer += kind == kRuns || kind == kSlices || kind == kStrips;
   if (threads > 1 && tile.parallel > 0 && !result.loops.empty())
     result.parallel =
         tile.parallel == 2 && result.loops.size() > 1 && result.around_producer != 1 ? 2 : 1;

@@ -85,15 +85,16 @@ std::vector<OpTile> resolve(const ScheduleSpace& space, const std::vector<OpRole
                             const Schedule& schedule);
 
 // A loop around the register tile of the op that makes the output.
-enum class OutputLoop { kSlices, kStrips, kBlocks, kRows, kTiles };
+// kRuns: runs of neighbouring strips, one for each thread that shares them.
+enum class OutputLoop { kRuns, kSlices, kStrips, kBlocks, kRows, kTiles };
 struct OutputLoops {
-  // Outermost first, with their iterations; loops of one iteration are left out. Slices and strips,
-  // in which the producer is computed, come before the others.
+  // Outermost first, with their iterations; loops of one iteration are left out. Runs, slices and
+  // strips, in which the producer is computed, come before the others.
   std::vector<std::pair<OutputLoop, int>> loops;
-  int around_producer = 0;  // slices and strips
+  int around_producer = 0;  // runs, slices and strips
   int parallel = 0;         // so many of the outermost ones together are the parallel loop
-  // Which of the loops is that over strips; -1: none.
-  int strips() const;
+  // Which of the loops it is, from outside; -1: none.
+  int find(OutputLoop loop) const;
 };
 OutputLoops output_loops(const Op& op, const OpTile& tile, int threads);
 

@@ -54,28 +54,27 @@ struct Analysis {
   std::vector<OpRole> roles;
   std::vector<OpTile> tiles;
   std::vector<RegisterTile> registers;  // one per op
-  std::vector<double> rows;             // of each op that are computed at a time
   std::vector<double> again;            // rows computed over those needed, for the seams of strips
                                         // and a last one that is shifted inwards
   std::vector<int> tasks;               // iterations of the parallel loop around each op
+  int runs = 1;  // of the output's strips: one for each thread that shares them
 };
 
 // Strips reach through every op that asks for its producer inside.
 void follow_strips(const Graph& graph, Analysis& a) {
-  a.rows.assign(a.tiles.size(), 1);
   a.again.assign(a.tiles.size(), 1);
   for (size_t i = a.tiles.size(); i-- > 0;) {
     if (graph.ops[i].kind == OpKind::kInput || a.roles[i].lanes < 0) continue;
-    a.rows[i] = a.tiles[i].strip_rows;
     const int rows = a.tiles[i].view.h;
-    a.again[i] = static_cast<double>(round_up(rows, a.tiles[i].strip_rows)) / rows;
+    const int runs = a.roles[i].final ? a.runs : 1;
+    const int strips = round_up(ceil_div(rows, a.tiles[i].strip_rows), runs);
+    a.again[i] = static_cast<double>(strips * a.tiles[i].strip_rows) / rows;
     if (!a.tiles[i].in_strips) continue;
     for (const int user : graph.users(static_cast<int>(i))) {
       if (a.roles[user].producer != static_cast<int>(i)) continue;
       const Op& reader = graph.ops[user];
-      const double advance = a.rows[user] * reader.stride;
+      const double advance = a.tiles[user].rows * reader.stride;
       const double needed = advance + reader.kernel - reader.stride;
-      a.rows[i] = std::min(a.rows[i], needed);
       a.again[i] = a.tiles[user].keeps_rows ? 1 : a.again[user] * std::max(1.0, needed / advance);
     }
   }
@@ -86,6 +85,9 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
   a.roles = op_roles(space.workload);
   a.tiles = resolve(space, a.roles, schedule);
   a.tasks = parallel_tasks(space, a.roles, a.tiles);
+  const OutputLoops outer =
+      output_loops(space.workload.graph.output(), a.tiles.back(), space.threads);
+  if (outer.find(OutputLoop::kRuns) >= 0) a.runs = space.threads;
   follow_strips(space.workload.graph, a);
   a.registers.resize(a.roles.size());
   for (size_t i = 0; i < space.fields.size(); ++i) {
@@ -117,9 +119,9 @@ Analysis analyse(const ScheduleSpace& space, const Schedule& schedule) {
 }
 
 // Bytes of an op's input that are alive at a time; the whole of it unless it is computed inside.
-double live_input_bytes(const Op& op, const Op& input, const OpTile& tile, double rows_of_op) {
+double live_input_bytes(const Op& op, const Op& input, const OpTile& tile) {
   if (!tile.inside) return value_bytes(input);
-  const double rows = std::min<double>(input.shape.h, (rows_of_op - 1) * op.stride + op.kernel);
+  const double rows = std::min<double>(input.shape.h, window_extent(tile.rows, op));
   const double channels =
       std::min<double>(input.shape.c, static_cast<double>(tile.slice_vectors) * tile.vector);
   return 4 * rows * input.shape.w * channels;
@@ -130,8 +132,7 @@ double working_set_bytes(const Graph& graph, const Analysis& a) {
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     const Op& op = graph.ops[i];
     if (op.kind == OpKind::kInput) continue;
-    largest =
-        std::max(largest, live_input_bytes(op, graph.ops[op.inputs[0]], a.tiles[i], a.rows[i]));
+    largest = std::max(largest, live_input_bytes(op, graph.ops[op.inputs[0]], a.tiles[i]));
   }
   return largest;
 }
@@ -185,7 +186,7 @@ double draft_us(const ScheduleSpace& space, const Analysis& a) {
     const double once = input.kind == OpKind::kInput ? 1 : 2;
     if (a.roles[i].window_on_input && tile.border)
       traffic_us += 2 * value_bytes(input) * a.again[i] / kCacheBytesPerUs;
-    const double bytes = live_input_bytes(op, input, tile, a.rows[i]);
+    const double bytes = live_input_bytes(op, input, tile);
     if (bytes > static_cast<double>(target.l2_bytes) / 2) {
       traffic_us += 2 * value_bytes(input) / kStreamBytesPerUs;
     } else if (bytes > static_cast<double>(target.l1_bytes)) {
