@@ -231,9 +231,9 @@ void Lowering::place_sums(int index, Func sums, const LoopLevel& level, int pixe
 }
 
 int Lowering::new_rows(int index) const {
-  const int user = roles_[index].final ? index : space_.workload.graph.users(index)[0];
-  return tiles_[user].keeps_rows && user != index ? tiles_[user].rows * op(user).stride
-                                                  : tiles_[index].rows;
+  if (roles_[index].final) return tiles_[index].rows;
+  const int user = space_.workload.graph.users(index)[0];
+  return tiles_[user].keeps_rows ? tiles_[user].rows * op(user).stride : tiles_[index].rows;
 }
 
 void Lowering::place_producer(int index, const std::optional<LoopLevel>& level) {
