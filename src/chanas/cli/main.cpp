@@ -33,9 +33,8 @@ int main(int argc, char** argv) {
   install_signal_handlers();
   CLI::App app(kIntroduction, "chanas");
   app.footer(kExitCodes);
-  app.set_version_flag("--version",
-                       fmt::format("{} (schedules v{}, measurements {}[{}])", CHANAS_VERSION,
-                                   kScheduleVersion, kMeasuring, kMeasuringThreads));
+  app.set_version_flag("--version", fmt::format("{} (schedules v{}, measurements {})",
+                                                CHANAS_VERSION, kScheduleVersion, kMeasuring));
   app.require_subcommand(1);
   app.fallthrough();
   Cli cli;

@@ -14,16 +14,15 @@
 namespace chanas {
 
 // The way of measuring, which changes when numbers of old and new would not compare: inputs just
-// produced, large outputs and scratch memory cold, rounded cold bytes, huge pages.
-inline constexpr std::string_view kMeasuring = "produced-large-cold-rounded-hugepages";
-// With several threads also what the compiler adds to every schedule: kernels fetch ahead what
-// other cores have made.
-inline constexpr std::string_view kMeasuringThreads = "-fetched";
+// produced, large outputs and scratch memory cold, rounded cold bytes, huge pages, weights fetched
+// ahead.
+inline constexpr std::string_view kMeasuring = "produced-large-cold-rounded-hugepages-ahead";
 
 // How a latency is taken: every sample is one call in the state in which a network would make it:
 // `cold_bytes` of other memory were read (the rest of the network's weights), scratch memory and
-// output were used not long ago if they fit into the second cache, and the input was just written;
-// the latency is the median. With cold_bytes 0 calls under 3 us are timed in bunches.
+// output were used not long ago if they fit into the second cache, the first of the weights were
+// fetched by a stage before it (Fetching, plan.h), and the input was just written; the latency is
+// the median. With cold_bytes 0 calls under 3 us are timed in bunches.
 struct MeasurePlan {
   int threads = 1;
   // Few: what disturbs one disturbs its neighbours, and more trials are worth more. The time of one
@@ -45,8 +44,7 @@ struct MeasurePlan {
   // their rows. More than the weights alone is right too where caches are shared: by the time of
   // the next inference neighbours have taken a part of them.
   int64_t rounded_cold_bytes() const;
-  // Names the plan in the keys of records: threads, rounded_cold_bytes, kMeasuring, and with
-  // several threads kMeasuringThreads.
+  // Names the plan in the keys of records: threads, rounded_cold_bytes, kMeasuring.
   std::string id() const;
 };
 

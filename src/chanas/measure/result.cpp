@@ -99,8 +99,7 @@ int64_t MeasurePlan::rounded_cold_bytes() const {
 }
 
 std::string MeasurePlan::id() const {
-  return fmt::format("threads{}-cold{}-{}{}", threads, rounded_cold_bytes(), kMeasuring,
-                     threads > 1 ? kMeasuringThreads : "");
+  return fmt::format("threads{}-cold{}-{}", threads, rounded_cold_bytes(), kMeasuring);
 }
 
 std::string_view trial_error_name(TrialError error) {

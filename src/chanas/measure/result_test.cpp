@@ -15,11 +15,11 @@ TEST(MeasurePlan, IdNamesThreadsAndColdBytes) {
   auto id = [](int threads, int64_t cold) {
     return MeasurePlan{.threads = threads, .cold_bytes = cold}.id();
   };
-  EXPECT_EQ(id(1, 0), "threads1-cold0-produced-large-cold-rounded-hugepages");
-  EXPECT_EQ(id(2, 1), "threads2-cold1-produced-large-cold-rounded-hugepages-fetched");
-  EXPECT_EQ(id(2, 1000), "threads2-cold1024-produced-large-cold-rounded-hugepages-fetched");
-  EXPECT_EQ(id(2, 1024), "threads2-cold1024-produced-large-cold-rounded-hugepages-fetched");
-  EXPECT_EQ(id(2, 1025), "threads2-cold2048-produced-large-cold-rounded-hugepages-fetched");
+  EXPECT_EQ(id(1, 0), "threads1-cold0-produced-large-cold-rounded-hugepages-ahead");
+  EXPECT_EQ(id(2, 1), "threads2-cold1-produced-large-cold-rounded-hugepages-ahead");
+  EXPECT_EQ(id(2, 1000), "threads2-cold1024-produced-large-cold-rounded-hugepages-ahead");
+  EXPECT_EQ(id(2, 1024), "threads2-cold1024-produced-large-cold-rounded-hugepages-ahead");
+  EXPECT_EQ(id(2, 1025), "threads2-cold2048-produced-large-cold-rounded-hugepages-ahead");
   // What is read is what the id says: rows of one key are measured alike.
   EXPECT_EQ((MeasurePlan{.cold_bytes = 1025}.rounded_cold_bytes()), 2048);
   EXPECT_EQ((MeasurePlan{.cold_bytes = 1024}.rounded_cold_bytes()), 1024);

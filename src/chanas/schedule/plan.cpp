@@ -42,68 +42,87 @@ int64_t spare_fetches(const Workload& workload) {
   return bytes;
 }
 
-// What one thread prefetches in every stage, so that the fetching runs ahead of the computing by
-// at most a quarter of the second cache, the rest of which holds what is computed with, and never
-// by more than the next stage that fetches itself: the rest of the stage's own weights and the
-// first of the next stages'.
+// How far one thread runs ahead with fetching, and several, each with what it uses: the rest of the
+// second cache holds what is computed with.
+int64_t most_ahead(const Target& target, int threads) {
+  return target.l2_bytes / (threads == 1 ? 4 : 2);
+}
+
+// What one thread prefetches in a stage: the rest of the stage's own `own` bytes of weights, of
+// which `fetched` are there (more than it has: also of what follows), and of the `next` bytes that
+// are used until a stage fetches itself, so that the fetching runs ahead of the computing by
+// `ahead` at most.
+PrefetchRange prefetch_alone(int64_t own, int64_t fetched, int64_t next, int64_t ahead,
+                             int64_t spare) {
+  const int64_t to = own + std::min(next, ahead);
+  int64_t from = std::max(fetched, std::min(own, ahead));
+  // Too slow a fetching of its own weights would be overtaken by their use.
+  if (to - from > spare) from = own;
+  return {from, std::max<int64_t>(0, std::min(to - from, spare))};
+}
+
 void prefetch_alone(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
-  const int64_t most_ahead = plan.target.l2_bytes / 4;
-  int64_t begin = 0, fetched = 0;  // bytes of the arena
+  const int64_t ahead = most_ahead(plan.target, 1);
+  int64_t fetched = 0;  // from the stage's own weights on
   for (size_t i = 0; i < plan.stages.size(); ++i) {
-    const int64_t end = begin + weight_bytes[i];
     if (const int64_t spare = spare_fetches(plan.stages[i].workload); spare > 0) {
       int64_t next = 0;
       for (size_t j = i + 1; j < plan.stages.size(); ++j) {
         next += weight_bytes[j];
         if (spare_fetches(plan.stages[j].workload) > 0) break;
       }
-      const int64_t to = end + std::min(next, most_ahead);
-      int64_t from = std::max(fetched, std::min(end, begin + most_ahead));
-      // Too slow a fetching of its own weights would be overtaken by their use.
-      if (to - from > spare) from = end;
-      fetched = std::max(from, std::min(to, from + spare));
-      if (fetched > from) plan.stages[i].prefetch = {{from - begin, fetched - from}};
+      const PrefetchRange range = prefetch_alone(weight_bytes[i], fetched, next, ahead, spare);
+      if (range.bytes > 0) plan.stages[i].prefetch = {range};
+      fetched = range.begin + range.bytes;
     }
-    begin = end;
+    fetched -= weight_bytes[i];
   }
 }
 
 // What the threads use of a stage's weights, from the beginning of these; in their order in memory.
-std::vector<PrefetchRange> weights_by_thread(const ExecutionPlan& plan, const Stage& stage) {
-  const ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
-  const std::vector<OpRole> roles = op_roles(stage.workload);
-  const std::vector<bool> shared =
-      channels_shared(space, roles, resolve(space, roles, stage.schedule));
+std::vector<PrefetchRange> weights_by_thread(const ScheduleSpace& space, const Schedule& schedule) {
+  const std::vector<OpRole> roles = op_roles(space.workload);
+  const std::vector<bool> shared = channels_shared(space, roles, resolve(space, roles, schedule));
   std::vector<PrefetchRange> ranges;
-  for (const PackedOp& op : packing(space, stage.schedule).ops) {
+  for (const PackedOp& op : packing(space, schedule).ops) {
     const int64_t begin = op.weight_offset * int64_t{sizeof(float)};
     const int64_t bytes = op.weight_size * int64_t{sizeof(float)};
     if (shared[op.op])
-      ranges.push_back({begin, bytes / plan.threads, bytes / plan.threads});
+      ranges.push_back({begin, bytes / space.threads, bytes / space.threads});
     else
       ranges.push_back({begin, bytes, 0});
   }
   return ranges;
 }
 
-// What several threads prefetch in every stage: each what it will use of the weights up to those of
-// the next stage that fetches itself, as much as half its second cache holds.
-void prefetch_together(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
+// Appends to `out` what several threads prefetch of a stage's weights, which lie `begin` bytes
+// behind those of the stage that fetches; takes its bytes from `left`.
+void prefetch_together(const std::vector<PrefetchRange>& by_thread, int64_t begin, int64_t& left,
+                       std::vector<PrefetchRange>& out) {
   constexpr int64_t kWorthAnInstruction = 4096;
+  for (PrefetchRange range : by_thread) {
+    range.begin += begin;
+    range.bytes = std::min(range.bytes, left);
+    if (range.bytes < kWorthAnInstruction) continue;
+    left -= range.bytes;
+    out.push_back(range);
+  }
+}
+
+// What several threads prefetch in every stage: each what it will use of the weights up to those of
+// the next stage that fetches itself.
+void prefetch_together(ExecutionPlan& plan, const std::vector<int64_t>& weight_bytes) {
   for (size_t i = 0; i < plan.stages.size(); ++i) {
-    int64_t left =
-        std::min(spare_fetches(plan.stages[i].workload) / plan.threads, plan.target.l2_bytes / 2);
+    int64_t left = std::min(spare_fetches(plan.stages[i].workload) / plan.threads,
+                            most_ahead(plan.target, plan.threads));
     int64_t begin = weight_bytes[i];
     for (size_t j = i + 1; j < plan.stages.size() && left > 0; ++j) {
-      for (PrefetchRange range : weights_by_thread(plan, plan.stages[j])) {
-        range.begin += begin;
-        range.bytes = std::min(range.bytes, left);
-        if (range.bytes < kWorthAnInstruction) continue;
-        left -= range.bytes;
-        plan.stages[i].prefetch.push_back(range);
-      }
+      const Stage& stage = plan.stages[j];
+      const ScheduleSpace space = schedule_space(stage.workload, plan.target, plan.threads);
+      prefetch_together(weights_by_thread(space, stage.schedule), begin, left,
+                        plan.stages[i].prefetch);
       begin += weight_bytes[j];
-      if (spare_fetches(plan.stages[j].workload) > 0) break;
+      if (spare_fetches(stage.workload) > 0) break;
     }
   }
 }
@@ -213,6 +232,26 @@ Status add_element(const CutNetwork& network, const Element& element, const Elem
 }
 
 }  // namespace
+
+Fetching usual_fetching(const ScheduleSpace& space, const Schedule& schedule) {
+  const int64_t own = packing(space, schedule).size * int64_t{sizeof(float)};
+  const int64_t spare = spare_fetches(space.workload);
+  const int64_t ahead = most_ahead(space.target, space.threads);
+  Fetching result;
+  if (space.threads == 1) {
+    const int64_t fetched = std::min(own, ahead);
+    if (fetched > 0) result.fetched = {{0, fetched, 0}};
+    const PrefetchRange range = prefetch_alone(own, fetched, own, ahead, spare);
+    if (range.bytes > 0) result.prefetch = {range};
+    return result;
+  }
+  const std::vector<PrefetchRange> by_thread = weights_by_thread(space, schedule);
+  int64_t left = ahead;
+  prefetch_together(by_thread, 0, left, result.fetched);
+  left = std::min(spare / space.threads, ahead);
+  prefetch_together(by_thread, own, left, result.prefetch);
+  return result;
+}
 
 StatusOr<ExecutionPlan> make_plan(const CutNetwork& network, const Target& target, int threads,
                                   const std::vector<ElementChoice>& choices) {

@@ -55,6 +55,14 @@ struct ExecutionPlan {
   int64_t weight_floats = 0;
 };
 
+// What a stage between two like it would find and do: candidates are measured so.
+struct Fetching {
+  std::vector<PrefetchRange> fetched;   // of its weights, by the stage before
+  std::vector<PrefetchRange> prefetch;  // Stage::prefetch
+};
+// A pure function of its arguments; the schedule is legal (checked by packing).
+Fetching usual_fetching(const ScheduleSpace& space, const Schedule& schedule);
+
 // choices[i] belongs to elements[i]. kInvalidArgument when a cut or schedule does not fit. The name
 // of the network is left to the caller.
 StatusOr<ExecutionPlan> make_plan(const CutNetwork& network, const Target& target, int threads,

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "chanas/graph/passes.h"
@@ -156,6 +157,60 @@ TEST(Plan, ThreadsPrefetchWhatTheyUse) {
   }
   EXPECT_GT(parts, 20);
   EXPECT_GT(whole, 10);
+}
+
+// Candidates are measured as if they ran between stages like themselves; here they do.
+TEST(Plan, CandidatesFetchAsBetweenStagesLikeThem) {
+  Network network;
+  network.name = "equals";
+  network.resolution = 14;
+  network.stem.c_out = 192;
+  network.units.assign(
+      4, {.h_in = 7, .c_in = 192, .c_mid = 1152, .c_out = 192, .kernel = 5, .residual = true});
+  network.head = {.conv_channels = 96, .classes = 10};
+  ASSERT_TRUE(validate(network).ok()) << validate(network);
+  const CutNetwork cut = cut_network(network);
+  Rng rng(3);
+  int own = 0;
+  for (const int threads : {1, 1, 1, 2, 2, 2}) {
+    std::map<std::string, ElementChoice> choice_of;
+    std::vector<ElementChoice> choices;
+    for (const Element& element : cut.elements) {
+      const Cut& fused =
+          *std::ranges::min_element(element.cuts, {}, [](const Cut& c) { return c.groups.size(); });
+      ElementChoice& choice = choice_of[element.key];
+      choice.cut = fused.name;
+      if (choice.schedules.empty())
+        for (const Group& group : fused.groups)
+          choice.schedules.push_back(
+              random_schedule(schedule_space(group.workload, wide(), threads), rng));
+      choices.push_back(choice);
+    }
+    const auto plan = make_plan(cut, wide(), threads, choices);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    int between = 0;
+    for (size_t i = 1; i + 1 < plan->stages.size(); ++i) {
+      const Stage &before = plan->stages[i - 1], &stage = plan->stages[i];
+      const std::string workload = stage.workload.fingerprint();
+      if (before.workload.fingerprint() != workload ||
+          plan->stages[i + 1].workload.fingerprint() != workload)
+        continue;
+      ++between;
+      const Fetching usual =
+          usual_fetching(schedule_space(stage.workload, wide(), threads), stage.schedule);
+      EXPECT_EQ(stage.prefetch, usual.prefetch);
+      const int64_t weights = (stage.weight_offset - before.weight_offset) * 4;
+      std::vector<PrefetchRange> fetched = before.prefetch;
+      for (PrefetchRange& range : fetched) {
+        range.bytes += range.begin - std::max(range.begin, weights);
+        range.begin = std::max(range.begin, weights) - weights;
+      }
+      EXPECT_EQ(fetched, usual.fetched);
+      own += usual.prefetch[0].begin < weights;
+    }
+    EXPECT_EQ(between, 2);
+  }
+  EXPECT_GT(own, 0);
 }
 
 TEST(Plan, StagesAreNamedAfterTheirOps) {

@@ -19,10 +19,20 @@ constexpr size_t kRecentReferences = 16;
 
 double seconds() { return static_cast<double>(chanas_now_ns()) * 1e-9; }
 
-FloatBuffer buffer_of(const std::vector<float>& values) {
-  FloatBuffer buffer(values.size());
-  std::copy(values.begin(), values.end(), buffer.data());
+// With `more` zeros behind the values.
+FloatBuffer buffer_of(const std::vector<float>& values, size_t more = 0) {
+  FloatBuffer buffer(values.size() + more);
+  std::fill(std::copy(values.begin(), values.end(), buffer.data()), buffer.data() + buffer.size(),
+            0.0f);
   return buffer;
+}
+
+// Floats from the beginning of a stage's weights to the end of what its threads prefetch.
+size_t prefetched_floats(const Fetching& fetching, int threads) {
+  int64_t end = 0;
+  for (const PrefetchRange& range : fetching.prefetch)
+    end = std::max(end, range.begin + range.bytes + range.stride * (threads - 1));
+  return static_cast<size_t>(end) / sizeof(float);
 }
 
 // Runs once into an output of NaNs, so that what is not written does not pass; also gives every
@@ -114,7 +124,10 @@ std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule&
   auto kernel = std::make_unique<Kernel>();
   kernel->space = space;
   kernel->runtime = runtime;
-  kernel->weights = buffer_of(packed_weights(space, schedule, reference.parameters));
+  kernel->fetching = usual_fetching(space, schedule);
+  const std::vector<float> weights = packed_weights(space, schedule, reference.parameters);
+  const size_t reach = prefetched_floats(kernel->fetching, space.threads);
+  kernel->weights = buffer_of(weights, std::max(reach, weights.size()) - weights.size());
   kernel->output = FloatBuffer(reference.output.size());
   for (const std::vector<float>& input : reference.inputs) {
     kernel->inputs.push_back(buffer_of(input));
@@ -123,7 +136,8 @@ std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule&
   for (bool assertions : {true, false}) {
     double start = seconds();
     StatusOr<std::unique_ptr<JitKernel>> jit =
-        compile_jit(space, schedule, {.assertions = assertions}, runtime);
+        compile_jit(space, schedule,
+                    {.assertions = assertions, .prefetch = kernel->fetching.prefetch}, runtime);
     result.compile_s += seconds() - start;
     if (!jit.ok()) {
       result.error = TrialError::kCompile;

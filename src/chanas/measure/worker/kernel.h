@@ -65,7 +65,9 @@ struct Kernel {
   std::unique_ptr<JitKernel> jit;
   std::vector<FloatBuffer> inputs;
   std::vector<const float*> input_pointers;
+  // Behind the weights as much as the kernel prefetches there: those of the stage after it.
   FloatBuffer weights, output;
+  Fetching fetching;
   size_t scratch_bytes = 0;  // that one thread needs
 
   int run(std::string* error) {
@@ -73,9 +75,10 @@ struct Kernel {
   }
 };
 
-// Compiles with assertions, runs and compares with the reference; where the compiler left any
-// assertion in the code, compiles without and compares again: what is timed is what was compared.
-// `result` gets compile_s, relative_error and the error; the kernel is null after an error.
+// Compiles with assertions and with what it would prefetch in a network, runs and compares with the
+// reference; where the compiler left any assertion in the code, compiles without and compares
+// again: what is timed is what was compared. `result` gets compile_s, relative_error and the error;
+// the kernel is null after an error.
 std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule& schedule,
                                      chanas_runtime* runtime, const Reference& reference,
                                      MeasureResult& result);

@@ -23,6 +23,14 @@ constexpr double kWarmUs = 2'000;
 constexpr double kLargestSpread = 0.5;
 constexpr double kJitterUs = 1;
 
+void read_lines(const void* memory, int64_t bytes) {
+  constexpr int64_t kLine = 64;
+  const auto* words = static_cast<const uint64_t*>(memory);
+  uint64_t sum = 0;
+  for (int64_t at = 0; at < bytes; at += kLine) sum += words[at / int64_t{sizeof(uint64_t)}];
+  asm volatile("" : : "r"(sum));  // the loop stays
+}
+
 double spread(const std::vector<double>& samples) {
   double middle_half = percentile(samples, 0.75) - percentile(samples, 0.25);
   return std::max(0.0, middle_half - kJitterUs) / median(samples);
@@ -51,19 +59,35 @@ void set_affinity(pthread_t thread, const std::vector<int>& cores) {
 
 void ColdMemory::stream(chanas_runtime* runtime, int64_t bytes) {
   if (bytes <= 0) return;
-  size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t);
+  bytes = (bytes + 63) / 64 * 64;
+  const size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t);
   if (words_.size() < words) words_.assign(words, 1);
   struct Task {
     const uint64_t* words;
-    size_t count;
-  } task{words_.data(), words};
+    int64_t bytes;
+  } task{words_.data(), bytes};
   chanas_par_for(
       runtime,
       [](void* context, int, uint8_t*) {
         auto* t = static_cast<const Task*>(context);
-        uint64_t sum = 0;
-        for (size_t i = 0; i < t->count; i += 64 / sizeof(uint64_t)) sum += t->words[i];
-        asm volatile("" : : "r"(sum));  // the loop stays
+        read_lines(t->words, t->bytes);
+        return 0;
+      },
+      &task, 0, chanas_runtime_threads(runtime), nullptr);
+}
+
+void fetch(chanas_runtime* runtime, const float* weights,
+           const std::vector<PrefetchRange>& ranges) {
+  struct Task {
+    const char* weights;
+    const std::vector<PrefetchRange>& ranges;
+  } task{reinterpret_cast<const char*>(weights), ranges};
+  chanas_par_for(
+      runtime,
+      [](void* context, int thread, uint8_t*) {
+        auto* t = static_cast<const Task*>(context);
+        for (const PrefetchRange& range : t->ranges)
+          read_lines(t->weights + range.begin + range.stride * thread, range.bytes);
         return 0;
       },
       &task, 0, chanas_runtime_threads(runtime), nullptr);

@@ -20,6 +20,9 @@ class ColdMemory {
   std::vector<uint64_t> words_;
 };
 
+// Reads on every thread what the stage before has fetched for it of the weights at `weights`.
+void fetch(chanas_runtime* runtime, const float* weights, const std::vector<PrefetchRange>& ranges);
+
 struct TimedCall {
   std::function<int()> call;      // 0, or an error code
   std::function<void()> prepare;  // leaves memory as the rest of a network would

@@ -152,6 +152,7 @@ StatusOr<Json> Worker::run(const Json& request) {
                         use(true);
                         cold_.stream(kernel.runtime, cold_bytes);
                         use(false);
+                        fetch(kernel.runtime, kernel.weights.data(), kernel.fetching.fetched);
                         for (const FloatBuffer& input : kernel.inputs)
                           rewrite(kernel.runtime, input.data(), input.size());
                       }};
