@@ -1,8 +1,12 @@
 #include "chanas/tune/pretraining.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
+#include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
@@ -23,6 +27,14 @@ std::string_view architecture(const Target& target) {
 bool is_alike(const Target& a, const Target& b) {
   return architecture(a) == architecture(b) && a.vector_floats == b.vector_floats &&
          a.gpu() == b.gpu();
+}
+
+// Octaves between the near caches of two machines, for which most schedules differ.
+double distance(const Target& a, const Target& b) {
+  const auto octaves = [](int64_t x, int64_t y) {
+    return std::abs(std::log2(static_cast<double>(x) / static_cast<double>(y)));
+  };
+  return octaves(a.l1_bytes, b.l1_bytes) + octaves(a.l2_bytes, b.l2_bytes);
 }
 
 // As data/make.py writes them. The file is part of the program: a mistake in it is a bug.
@@ -54,19 +66,31 @@ std::vector<Lesson> pretraining_lessons(const Target& target, int threads,
   for (const TuningTask& task : tasks) kinds.insert(task.workload.kind());
   std::vector<Lesson> lessons;
   if (target.simulated) return lessons;
+  struct Nearest {
+    double away = std::numeric_limits<double>::infinity();
+    std::vector<Lesson> lessons;
+  };
+  std::map<int, Nearest> by_threads;
   for (const auto& [name, text] : embedded_pretraining()) {
     const Json tables = check_value(parse_json(text));
     for (const Json& table : tables) {
       const Target device = check_value(target_from_json(table.at("device")));
       if (table.at("schedule_version") != kScheduleVersion || !is_alike(device, target)) continue;
       const int measured_with = table.at("threads").get<int>();
+      Nearest& nearest = by_threads[measured_with];
+      const double away = distance(device, target);
+      if (away > nearest.away) continue;
+      if (away < nearest.away) nearest.lessons.clear();
+      nearest.away = away;
       for (const Json& entry : table.at("workloads")) {
         const Workload workload = check_value(workload_from_json(entry.at("graph")));
         if (!kinds.contains(workload.kind())) continue;
-        lessons.push_back(lesson_of(workload, entry.at("trials"), device, measured_with));
+        nearest.lessons.push_back(lesson_of(workload, entry.at("trials"), device, measured_with));
       }
     }
   }
+  for (auto& [with, nearest] : by_threads)
+    std::ranges::move(nearest.lessons, std::back_inserter(lessons));
   std::stable_sort(lessons.begin(), lessons.end(), [&](const Lesson& a, const Lesson& b) {
     return std::abs(a.space.threads - threads) < std::abs(b.space.threads - threads);
   });

@@ -11,9 +11,10 @@
 
 namespace chanas {
 
-// Lessons for these tasks on a device, of their operator kinds, from machines of its architecture
-// with as wide vectors; those with as many threads first. None for other devices, simulated ones,
-// and where the records are of other schedules than this program makes.
+// Lessons for these tasks on a device, of their operator kinds, from the machine of its
+// architecture with as wide vectors whose near caches are most like its own, for each number of
+// threads; those with as many threads first. None for other devices, simulated ones, and where the
+// records are of other schedules than this program makes.
 std::vector<Lesson> pretraining_lessons(const Target& target, int threads,
                                         std::span<const TuningTask> tasks);
 

@@ -13,6 +13,7 @@
 namespace chanas {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 Target avx512() {
@@ -69,6 +70,21 @@ TEST(Pretraining, IsForMachinesOfTheKind) {
   target.simulated = true;
   EXPECT_TRUE(pretraining_lessons(target, 1, tasks).empty());
   EXPECT_TRUE(pretraining_lessons(avx512(), 1, {}).empty());
+}
+
+TEST(Pretraining, IsOfTheNearestMachine) {
+  const std::vector<TuningTask> tasks = demo_tasks();
+  const auto taught_by = [&](int64_t l1_bytes, int64_t l2_bytes) {
+    Target target = avx512();
+    target.l1_bytes = l1_bytes;
+    target.l2_bytes = l2_bytes;
+    std::set<std::string> machines;
+    for (const Lesson& lesson : pretraining_lessons(target, 1, tasks))
+      if (lesson.space.threads == 1) machines.insert(lesson.space.target.cpu);
+    return machines;
+  };
+  EXPECT_THAT(taught_by(32 << 10, 1 << 20), ElementsAre("AMD EPYC"));
+  EXPECT_THAT(taught_by(48 << 10, 2 << 20), ElementsAre(HasSubstr("Xeon")));
 }
 
 TEST(Pretraining, CanBeLeftOutAndExtended) {
