@@ -89,9 +89,16 @@ class InterpretedKernel : public JitKernel {
 
 }  // namespace
 
+// Of the last compile_jit, for tests that link this file (build_kernel_test.cpp).
+CompileOptions& compiled_with() {
+  static CompileOptions options;
+  return options;
+}
+
 StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
-                                                 const Schedule& schedule, const CompileOptions&,
-                                                 void* runtime) {
+                                                 const Schedule& schedule,
+                                                 const CompileOptions& options, void* runtime) {
+  compiled_with() = options;
   CHANAS_RETURN_IF_ERROR(check_legal(space, schedule));
   return std::make_unique<InterpretedKernel>(space, schedule, runtime);
 }

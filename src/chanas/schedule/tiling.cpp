@@ -31,10 +31,9 @@ constexpr ChoiceKind kKinds[] = {
      "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache; "
      "0: for all channels and rows before."},
     {"strip", &OpChoices::strip,
-     "what is needed for this many output rows is computed at a time; threads share them in runs "
-     "of "
-     "neighbours; rows at the seams are kept from the strip before where one thread makes both and "
-     "no slices are inside, else computed twice; 0: for all rows."},
+     "what is needed for this many output rows is computed at a time. Threads share strips in runs "
+     "of neighbours. Rows at the seams are kept from the strip before where one thread makes both "
+     "and no slices are inside, else computed twice. 0: for all rows."},
     {"border", &OpChoices::border,
      "1: a window reads from a buffer with zero borders, into which an input is copied; 0: taps "
      "outside the image are left out, with own code for the ends of a row. A dense convolution's "

@@ -4,8 +4,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <iterator>
-#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -29,7 +27,7 @@ bool is_alike(const Target& a, const Target& b) {
          a.gpu() == b.gpu();
 }
 
-// Octaves between the near caches of two machines, for which most schedules differ.
+// Octaves between the near caches of two machines, which decide most about schedules.
 double distance(const Target& a, const Target& b) {
   const auto octaves = [](int64_t x, int64_t y) {
     return std::abs(std::log2(static_cast<double>(x) / static_cast<double>(y)));
@@ -66,31 +64,33 @@ std::vector<Lesson> pretraining_lessons(const Target& target, int threads,
   for (const TuningTask& task : tasks) kinds.insert(task.workload.kind());
   std::vector<Lesson> lessons;
   if (target.simulated) return lessons;
-  struct Nearest {
-    double away = std::numeric_limits<double>::infinity();
-    std::vector<Lesson> lessons;
+  struct Table {
+    Target device;
+    int threads;
+    double away;
+    Json workloads;
   };
-  std::map<int, Nearest> by_threads;
+  std::vector<Table> tables;
+  std::map<int, double> nearest;  // by threads
   for (const auto& [name, text] : embedded_pretraining()) {
-    const Json tables = check_value(parse_json(text));
-    for (const Json& table : tables) {
-      const Target device = check_value(target_from_json(table.at("device")));
-      if (table.at("schedule_version") != kScheduleVersion || !is_alike(device, target)) continue;
-      const int measured_with = table.at("threads").get<int>();
-      Nearest& nearest = by_threads[measured_with];
-      const double away = distance(device, target);
-      if (away > nearest.away) continue;
-      if (away < nearest.away) nearest.lessons.clear();
-      nearest.away = away;
-      for (const Json& entry : table.at("workloads")) {
-        const Workload workload = check_value(workload_from_json(entry.at("graph")));
-        if (!kinds.contains(workload.kind())) continue;
-        nearest.lessons.push_back(lesson_of(workload, entry.at("trials"), device, measured_with));
-      }
+    for (Json& json : check_value(parse_json(text))) {
+      const Target device = check_value(target_from_json(json.at("device")));
+      if (json.at("schedule_version") != kScheduleVersion || !is_alike(device, target)) continue;
+      const Table& table =
+          tables.emplace_back(device, json.at("threads").get<int>(), distance(device, target),
+                              std::move(json.at("workloads")));
+      const auto [entry, is_first] = nearest.emplace(table.threads, table.away);
+      entry->second = std::min(entry->second, table.away);
     }
   }
-  for (auto& [with, nearest] : by_threads)
-    std::ranges::move(nearest.lessons, std::back_inserter(lessons));
+  for (const Table& table : tables) {
+    if (table.away > nearest.at(table.threads)) continue;
+    for (const Json& entry : table.workloads) {
+      const Workload workload = check_value(workload_from_json(entry.at("graph")));
+      if (!kinds.contains(workload.kind())) continue;
+      lessons.push_back(lesson_of(workload, entry.at("trials"), table.device, table.threads));
+    }
+  }
   std::stable_sort(lessons.begin(), lessons.end(), [&](const Lesson& a, const Lesson& b) {
     return std::abs(a.space.threads - threads) < std::abs(b.space.threads - threads);
   });

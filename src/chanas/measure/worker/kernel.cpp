@@ -19,9 +19,9 @@ constexpr size_t kRecentReferences = 16;
 
 double seconds() { return static_cast<double>(chanas_now_ns()) * 1e-9; }
 
-// With `more` zeros behind the values.
-FloatBuffer buffer_of(const std::vector<float>& values, size_t more = 0) {
-  FloatBuffer buffer(values.size() + more);
+// Of `least` floats at least, zeros behind the values.
+FloatBuffer buffer_of(const std::vector<float>& values, size_t least = 0) {
+  FloatBuffer buffer(std::max(values.size(), least));
   std::fill(std::copy(values.begin(), values.end(), buffer.data()), buffer.data() + buffer.size(),
             0.0f);
   return buffer;
@@ -125,9 +125,8 @@ std::unique_ptr<Kernel> build_kernel(const ScheduleSpace& space, const Schedule&
   kernel->space = space;
   kernel->runtime = runtime;
   kernel->fetching = usual_fetching(space, schedule);
-  const std::vector<float> weights = packed_weights(space, schedule, reference.parameters);
-  const size_t reach = prefetched_floats(kernel->fetching, space.threads);
-  kernel->weights = buffer_of(weights, std::max(reach, weights.size()) - weights.size());
+  kernel->weights = buffer_of(packed_weights(space, schedule, reference.parameters),
+                              prefetched_floats(kernel->fetching, space.threads));
   kernel->output = FloatBuffer(reference.output.size());
   for (const std::vector<float>& input : reference.inputs) {
     kernel->inputs.push_back(buffer_of(input));

@@ -23,8 +23,9 @@ constexpr double kWarmUs = 2'000;
 constexpr double kLargestSpread = 0.5;
 constexpr double kJitterUs = 1;
 
+constexpr int64_t kLine = 64;
+
 void read_lines(const void* memory, int64_t bytes) {
-  constexpr int64_t kLine = 64;
   const auto* words = static_cast<const uint64_t*>(memory);
   uint64_t sum = 0;
   for (int64_t at = 0; at < bytes; at += kLine) sum += words[at / int64_t{sizeof(uint64_t)}];
@@ -59,7 +60,7 @@ void set_affinity(pthread_t thread, const std::vector<int>& cores) {
 
 void ColdMemory::stream(chanas_runtime* runtime, int64_t bytes) {
   if (bytes <= 0) return;
-  bytes = (bytes + 63) / 64 * 64;
+  bytes = (bytes + kLine - 1) / kLine * kLine;
   const size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t);
   if (words_.size() < words) words_.assign(words, 1);
   struct Task {
