@@ -30,7 +30,7 @@ test: setup ## build and run all tests (TESTS=regex selects)
 	@python3 scripts/check_layers.py
 	@ctest --preset $(PRESET) --output-on-failure $(if $(TESTS),-R $(TESTS))
 
-bench: build ## benchmarks: median and spread of the zoo, search speed
+bench: build ## latency of MobileNetV3-L under default schedules
 	@$(BIN)/chanas bench mobilenet_v3_large
 
 bench-search: build ## quality of the schedule search on recorded spaces (bench/out/search.json, .svg)

@@ -205,6 +205,22 @@ TEST(LoadFiles, PrefixThePath) {
             path + ":6: depth: unknown key, did you mean \"depths\"?");
 }
 
+TEST(LoadFiles, JsonAsTheProgramWritesIt) {
+  TemporaryFolder folder("chanas-arch");
+  const std::string path = join_path(folder.path(), "net.json");
+  Json json = to_json(network_of("mnasnet_a1"));
+  ASSERT_TRUE(write_json(path, json).ok());
+  StatusOr<Network> network = load_network(path);
+  ASSERT_TRUE(network.ok()) << network.status();
+  EXPECT_EQ(*network, network_of("mnasnet_a1"));
+  json["head"]["mixx"] = 1;
+  ASSERT_TRUE(write_json(path, json).ok());
+  EXPECT_EQ(load_network(path).status().message(),
+            path + ": head.mixx: unknown key, did you mean \"mix\"?");
+  ASSERT_TRUE(write_file_atomic(path, "{").ok());
+  EXPECT_TRUE(std::string(load_network(path).status().message()).starts_with(path + ": "));
+}
+
 TEST(Json, MistakesNameThePath) {
   Json json = to_json(network_of("mnasnet_a1"));
   auto message = [&](auto edit) {

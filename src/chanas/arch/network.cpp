@@ -53,6 +53,14 @@ Status validate(const Head& head) {
 
 int64_t square(int64_t value) { return value * value; }
 
+Status activation_fits(std::string_view what, int side, int channels) {
+  if (square(side) * channels <= kMaxElements) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: {} channels at {} x {} are {} elements, at "
+                  "most {} are possible",
+                  what, channels, side, side, square(side) * channels, kMaxElements));
+}
+
 }  // namespace
 
 std::string_view activation_name(Activation activation) {
@@ -82,8 +90,9 @@ int make_divisible(double value, int divisor) {
 int se_width(int mid) { return make_divisible(mid / 4.0, 8); }
 
 Status validate_name(std::string_view name) {
-  if (name.size() > 200) {
-    return absl::InvalidArgumentError("name is longer than 200 characters");
+  if (name.size() > kMaxNameLength) {
+    return absl::InvalidArgumentError(
+        fmt::format("name is longer than {} characters", kMaxNameLength));
   }
   for (char c : name) {
     bool letter_or_digit =
@@ -119,7 +128,9 @@ Status validate(const Unit& unit) {
                     "{} -> {}",
                     unit.stride, unit.c_in, unit.c_out));
   }
-  return absl::OkStatus();
+  CHANAS_RETURN_IF_ERROR(activation_fits("in", unit.h_in, unit.c_in));
+  CHANAS_RETURN_IF_ERROR(activation_fits("mid", unit.h_in, unit.c_mid));
+  return activation_fits("out", unit.h_out(), unit.c_out);
 }
 
 Status validate(const Network& network) {
@@ -142,6 +153,8 @@ Status validate(const Network& network) {
   }
   int h = strided(network.resolution, network.stem.stride);
   int c = network.stem.c_out;
+  CHANAS_RETURN_IF_ERROR(activation_fits("image", network.resolution, network.channels));
+  CHANAS_RETURN_IF_ERROR(activation_fits("stem", h, c));
   for (size_t i = 0; i < network.units.size(); ++i) {
     const Unit& unit = network.units[i];
     if (Status status = validate(unit); !status.ok()) {
@@ -155,7 +168,8 @@ Status validate(const Network& network) {
     h = unit.h_out();
     c = unit.c_out;
   }
-  return annotate(validate(network.head), "head");
+  CHANAS_RETURN_IF_ERROR(annotate(validate(network.head), "head"));
+  return activation_fits("head", h, network.head.conv_channels);
 }
 
 int64_t macs(const Unit& unit) {

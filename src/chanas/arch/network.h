@@ -92,10 +92,13 @@ inline constexpr int kMaxClasses = 100000;
 inline constexpr int kMaxKernel = 11;  // and odd
 inline constexpr int kMaxStride = 4;
 inline constexpr int kMaxUnits = 256;
+// Of one activation: its indices and byte offsets stay inside 32 bits.
+inline constexpr int64_t kMaxElements = int64_t{1} << 29;
+inline constexpr size_t kMaxNameLength = 200;
 
 // Checks that sizes chain, that ranges are sane (1..4096 channels, odd kernels up to 11, strides
-// 1-4), and that residuals are legal. kInvalidArgument names the unit and the field: "units[3]:
-// stride is 9, expected 1 to 4".
+// 1-4, activations of at most kMaxElements), and that residuals are legal. kInvalidArgument names
+// the unit and the field: "units[3]: stride is 9, expected 1 to 4".
 Status validate(const Network& network);
 // The same for one unit on its own; the message has no "units[i]: " in front.
 Status validate(const Unit& unit);
@@ -126,7 +129,8 @@ Json to_json(const Network& network);
 
 // Published networks that the program carries ("mobilenet_v3_large", ...), in alphabetical order.
 std::vector<std::string> zoo_names();
-// A zoo name or the path of a network file. kNotFound names the nearest zoo name.
+// A zoo name or the path of a network file, JSON if it ends in .json. kNotFound names the nearest
+// zoo name.
 StatusOr<Network> load_network(const std::string& name_or_path);
 
 }  // namespace chanas

@@ -202,7 +202,12 @@ std::vector<std::string> zoo_names() { return names_of(embedded_zoo()); }
 
 StatusOr<Network> load_network(const std::string& name_or_path) {
   CHANAS_ASSIGN_OR_RETURN(auto file, find_text(embedded_zoo(), name_or_path, "network"));
-  return parse_network(file.second, file.first);
+  if (!name_or_path.ends_with(".json")) return parse_network(file.second, file.first);
+  const StatusOr<Json> json = parse_json(file.second);
+  if (!json.ok()) return annotate(json.status(), file.first);
+  StatusOr<Network> network = network_from_json(*json);
+  if (!network.ok()) return annotate(network.status(), file.first);
+  return network;
 }
 
 }  // namespace chanas

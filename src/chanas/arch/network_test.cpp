@@ -178,6 +178,13 @@ TEST(ValidateNetwork, NamesUnitAndField) {
             "dropout is nan, expected at least 0 and below 1");
   EXPECT_EQ(message([](Network& n) { n.bn_epsilon = 0; }),
             "bn_epsilon is 0, expected above 0 and below 1");
+  EXPECT_EQ(message([](Network& n) {
+              n.resolution = 4096;
+              n.stem.stride = 1;
+              n.stem.c_out = 40;
+            }),
+            "stem: 40 channels at 4096 x 4096 are 671088640 elements, at most 536870912 are "
+            "possible");
   EXPECT_EQ(message([](Network& n) { n.name = "a/b"; }),
             "name may hold letters, digits and . _ - + only, because it becomes a file name");
 }

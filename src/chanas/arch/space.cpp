@@ -5,6 +5,8 @@
 #include <cmath>
 #include <set>
 
+#include "chanas/base/fingerprint.h"
+
 namespace chanas {
 namespace {
 
@@ -36,6 +38,12 @@ Status in_range(std::string_view field, int value, int low, int high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(
       fmt::format("{}: found {}, expected {} to {}", field, value, low, high));
+}
+
+std::string network_name(const std::string& id) {
+  constexpr size_t kFingerprint = 16;
+  if (id.size() <= kMaxNameLength) return id;
+  return id.substr(0, kMaxNameLength - kFingerprint - 1) + "-" + fingerprint(id);
 }
 
 // Sizes before and after each block, which depend on the cell alone.
@@ -175,7 +183,7 @@ Network to_network(const ArchSpace& space, const Arch& arch) {
   CHANAS_CHECK(inside.ok()) << inside.message();
   const double width = arch.cell.width;
   Network network;
-  network.name = arch_id(space, arch);
+  network.name = network_name(arch_id(space, arch));
   network.resolution = arch.cell.resolution;
   network.channels = space.channels;
   network.dropout = space.dropout;

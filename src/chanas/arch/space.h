@@ -89,7 +89,8 @@ std::string space_fingerprint(const ArchSpace& space);
 
 // kInvalidArgument names the gene that is outside the space (inactive genes count too).
 Status validate(const ArchSpace& space, const Arch& arch);
-// The concrete network of an arch that is in the space; its name is arch_id().
+// The concrete network of an arch that is in the space; its name is arch_id(),
+// of which a long one keeps its beginning and a fingerprint.
 Network to_network(const ArchSpace& space, const Arch& arch);
 // Clears inactive genes to the smallest choice: archs that give the same network compare equal.
 Arch canonical(const ArchSpace& space, Arch arch);

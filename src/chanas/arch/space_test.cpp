@@ -23,6 +23,20 @@ TEST(Spaces, AreListedAndValid) {
   }
 }
 
+// The id of a large space's network is longer than a file name may be.
+TEST(Spaces, NamesOfManyUnitsStayShort) {
+  ArchSpace space = space_of("cifar");
+  space.depths = {8, 16};
+  space.blocks.resize(15, space.blocks.back());
+  for (BlockSpec& block : space.blocks) block.stride = 1;
+  ASSERT_TRUE(validate(space).ok()) << validate(space);
+  Arch a = largest(space), b = a;
+  b.units.back().kernel = space.kernels.front();
+  EXPECT_GT(arch_id(space, a).size(), kMaxNameLength);
+  EXPECT_LE(to_network(space, a).name.size(), kMaxNameLength);
+  EXPECT_NE(to_network(space, a).name, to_network(space, b).name);
+}
+
 TEST(Spaces, JsonRoundTrip) {
   for (const std::string& name : space_names()) {
     ArchSpace space = space_of(name);

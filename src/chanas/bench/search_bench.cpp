@@ -25,8 +25,7 @@ namespace {
 constexpr double kNear = 0.95;  // of the best: a search has arrived
 constexpr int kMarks[] = {20, 40, 60};
 
-// The workloads that are measured whole, and what a search may learn from besides. In none of them
-// is the default schedule the best.
+// The workloads that are measured whole, and what a search may learn from besides.
 struct BenchSpace {
   Unit unit;
   std::string cut;

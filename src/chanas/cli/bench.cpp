@@ -25,7 +25,7 @@ struct Flags {
   DeviceFlags device;
   int repeats = 3, samples = 50;
   bool layers = false, against_default = false;
-  std::string onnx, folder;
+  std::string onnx, folder, symbol = "model";
 };
 
 constexpr uint64_t kWeightSeed = 1;
@@ -58,6 +58,7 @@ Status write_model(const Flags& flags, const Model& model, const ExecutionPlan& 
   if (flags.folder.empty()) return absl::OkStatus();
   ExportRequest request;
   request.folder = flags.folder;
+  request.symbol = flags.symbol;
   request.name = model.name;
   request.graph = graph;
   request.parameters = random_parameters(graph, kWeightSeed);
@@ -193,6 +194,10 @@ void add_bench(CLI::App& app, Cli& cli) {
   sub->add_option("--export", flags->folder,
                   "also export it as a C library (the same random weights)")
       ->type_name("DIR");
+  sub->add_option("--symbol", flags->symbol,
+                  "prefix of the library's C functions and name of its files, so that several fit "
+                  "into one program")
+      ->capture_default_str();
   add_device_options(sub, flags->device);
   sub->callback(
       [flags, &cli] { cli.action = [flags, &cli] { return bench(*flags, cli.globals); }; });

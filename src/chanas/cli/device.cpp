@@ -10,8 +10,14 @@ namespace chanas {
 
 void add_device_options(CLI::App* app, DeviceFlags& flags) {
   app->add_option("--device", flags.device, "local, or simulated")->capture_default_str();
-  app->add_option("--store", flags.store, "database of measurements")->type_name("FILE");
+  add_store_option(app, flags);
   app->add_option("--threads", flags.threads, "threads the network runs on")->capture_default_str();
+}
+
+void add_store_option(CLI::App* app, DeviceFlags& flags) {
+  app->add_option("--store", flags.store, "database of measurements")
+      ->type_name("FILE")
+      ->capture_default_str();
 }
 
 StatusOr<Device> open_device(const DeviceFlags& flags) {
@@ -43,11 +49,11 @@ StatusOr<RecordKey> find_key(Device& device, int64_t weight_bytes) {
   std::vector<std::string> found;
   for (const auto& [key, count] : keys) {
     if (key == wanted) return key;
-    found.push_back(fmt::format("device {}, plan {}, {} records", key.device, key.plan, count));
+    found.push_back(fmt::format("{} ({} records)", describe(key), count));
   }
-  return absl::NotFoundError(fmt::format(
-      "the store has no rows for device {}, plan {}; it has: {}; tune with: chanas tune",
-      wanted.device, wanted.plan, found.empty() ? "nothing" : join(found, "; ")));
+  return absl::NotFoundError(
+      fmt::format("{} has no rows for {}; it has: {}; tune with: chanas tune", device.store->path(),
+                  describe(wanted), found.empty() ? "nothing" : join(found, "; ")));
 }
 
 }  // namespace chanas

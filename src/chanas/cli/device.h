@@ -10,6 +10,8 @@
 
 namespace chanas {
 
+inline constexpr char kDefaultStore[] = "chanas.db";  // of tune, and of lut without a run
+
 struct DeviceFlags {
   std::string device = "local";
   std::string store;
@@ -17,6 +19,8 @@ struct DeviceFlags {
 };
 // --device, --store, --threads.
 void add_device_options(CLI::App* app, DeviceFlags& flags);
+// --store alone.
+void add_store_option(CLI::App* app, DeviceFlags& flags);
 
 struct Device {
   std::unique_ptr<Runner> runner;

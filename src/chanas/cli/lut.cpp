@@ -8,6 +8,7 @@
 
 #include "chanas/arch/space.h"
 #include "chanas/base/file.h"
+#include "chanas/base/log.h"
 #include "chanas/base/names.h"
 #include "chanas/base/progress.h"
 #include "chanas/base/stats.h"
@@ -31,17 +32,27 @@ struct Flags {
 
 // --run-dir stands for its store, device, threads and space.
 Status apply_run_dir(Flags& flags) {
+  std::string store = kDefaultStore;
   if (!flags.run_dir.empty()) {
     CHANAS_ASSIGN_OR_RETURN(RunConfig config, stored_config(flags.run_dir));
-    if (flags.device.store.empty()) flags.device.store = join_path(flags.run_dir, "chanas.db");
+    store = join_path(flags.run_dir, "chanas.db");
     flags.device.device = config.device;
     flags.device.threads = config.threads;
     flags.space = config.space;
   }
-  if (flags.device.store.empty()) {
-    return absl::InvalidArgumentError("name the database with --store, or a run with --run-dir");
-  }
+  if (flags.device.store.empty()) flags.device.store = store;
   return absl::OkStatus();
+}
+
+// Of a database that is to be read: a name misspelt does not make one.
+StatusOr<std::unique_ptr<Store>> open_existing(Flags& flags) {
+  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  if (!file_exists(flags.device.store)) {
+    return absl::NotFoundError(
+        fmt::format("{}: no such database; name one with --store, or a run with --run-dir",
+                    flags.device.store));
+  }
+  return Store::open(flags.device.store);
 }
 
 // Whole networks from which a boundary term can be fitted on one half and judged on the other.
@@ -54,11 +65,7 @@ std::string age(int64_t time_s) {
 }
 
 Status list(Flags flags, const Globals& globals) {
-  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
-  if (!file_exists(flags.device.store)) {
-    return absl::NotFoundError(flags.device.store + ": no such database");
-  }
-  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(flags.device.store));
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, open_existing(flags));
   CHANAS_ASSIGN_OR_RETURN(auto keys, store->keys());
   Json json = Json::array();
   for (const auto& [key, count] : keys) {
@@ -87,8 +94,7 @@ Status list(Flags flags, const Globals& globals) {
                     {"records", count},
                     {"rows", listed}});
     if (globals.json) continue;
-    fmt::print("device {}, {} thread(s), plan {}: {} workloads, {} records\n", key.device,
-               key.threads, key.plan, rows.size(), count);
+    fmt::print("{}: {} workloads, {} records\n", describe(key), rows.size(), count);
     std::fflush(stdout);
     print_table({"workload", "best us", "default us", "gain", "trials", "failed", "age"}, table);
   }
@@ -108,7 +114,7 @@ std::vector<std::string> agreement_row(const std::string& what, const Agreement&
 }
 
 Status check(Flags flags, const Globals& globals) {
-  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
+  CHANAS_RETURN_IF_ERROR(open_existing(flags).status());
   CHANAS_ASSIGN_OR_RETURN(ArchSpace space, load_space(flags.space));
   CHANAS_ASSIGN_OR_RETURN(Device device, open_device(flags.device));
   CHANAS_ASSIGN_OR_RETURN(device.key, find_key(device, typical_weight_bytes(space)));
@@ -229,21 +235,30 @@ Status check(Flags flags, const Globals& globals) {
   return absl::OkStatus();
 }
 
-Status export_table(Flags flags) {
-  CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
-  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::open(flags.device.store));
+// Tables of older schedules are left out: nothing could read them.
+Status export_table(Flags flags, const Globals& globals) {
+  CHANAS_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, open_existing(flags));
   CHANAS_ASSIGN_OR_RETURN(auto keys, store->keys());
   Json tables = Json::array();
   for (const auto& [key, count] : keys) {
+    if (key.schedule_version != kScheduleVersion) {
+      log_info("left out: {} ({} records); this program makes schedules v{}", describe(key), count,
+               kScheduleVersion);
+      continue;
+    }
     CHANAS_ASSIGN_OR_RETURN(Json rows, export_rows(*store, key, flags.all));
     tables.push_back(std::move(rows));
   }
   CHANAS_RETURN_IF_ERROR(write_json(flags.file, tables));
-  fmt::print("{} table(s) written to {}\n", tables.size(), flags.file);
+  if (globals.json) {
+    print_json({{"tables", tables.size()}, {"file", flags.file}});
+  } else {
+    fmt::print("{} table(s) written to {}\n", tables.size(), flags.file);
+  }
   return absl::OkStatus();
 }
 
-Status import_table(Flags flags) {
+Status import_table(Flags flags, const Globals& globals) {
   CHANAS_RETURN_IF_ERROR(apply_run_dir(flags));
   CHANAS_ASSIGN_OR_RETURN(Json tables, read_json(flags.file));
   if (!tables.is_array()) tables = Json::array({tables});
@@ -255,7 +270,11 @@ Status import_table(Flags flags) {
     added += result->added;
     known += result->known;
   }
-  fmt::print("{} records added, {} known already\n", added, known);
+  if (globals.json) {
+    print_json({{"added", added}, {"known", known}});
+  } else {
+    fmt::print("{} records added, {} known already\n", added, known);
+  }
   return absl::OkStatus();
 }
 
@@ -267,21 +286,23 @@ void add_lut(CLI::App& app, Cli& cli) {
                      "chanas lut check --run-dir runs/demo\n  chanas lut list --store chanas.db");
   sub->require_subcommand(1);
   auto flags = std::make_shared<Flags>();
-  auto command = [&](const std::string& name, const std::string& help,
-                     std::function<Status(Flags)> action) {
-    CLI::App* one = sub->add_subcommand(name, help);
-    add_device_options(one, flags->device);
+  auto command = [&](const std::string& name, const std::string& help, const std::string& example,
+                     Status (*action)(Flags, const Globals&)) {
+    CLI::App* one = add_subcommand(*sub, cli, name, help, "chanas lut " + name + " " + example);
     one->add_option("--run-dir", flags->run_dir, "the table of this run")->type_name("DIR");
-    one->callback(
-        [flags, action, &cli] { cli.action = [flags, action] { return action(*flags); }; });
+    one->callback([flags, action, &cli] {
+      cli.action = [flags, action, &cli] { return action(*flags, cli.globals); };
+    });
     return one;
   };
-  command("list", "rows with latency, gain, trials and age",
-          [&cli](Flags f) { return list(f, cli.globals); });
-  CLI::App* one = command("check", "measure a sample of rows and of whole networks again",
-                          [&cli](Flags f) { return check(f, cli.globals); });
+  CLI::App* one =
+      command("list", "latency, gain, trials and age of every workload", "--store chanas.db", list);
+  add_store_option(one, flags->device);
+  one = command("check", "measure a sample of workloads and of whole networks again",
+                "--store chanas.db --space paper --networks 100", check);
+  add_device_options(one, flags->device);
   one->add_option("--space", flags->space, "space of the networks")->capture_default_str();
-  one->add_option("--rows", flags->rows, "rows measured again")
+  one->add_option("--rows", flags->rows, "workloads measured again")
       ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
   one->add_option("--networks", flags->networks, "whole networks measured")
@@ -295,10 +316,13 @@ void add_lut(CLI::App& app, Cli& cli) {
       ->capture_default_str();
   one->add_option("--seed", flags->seed, "which rows and networks")->capture_default_str();
   one->add_flag("--record", flags->record, "keep the new measurements as the rows' own");
-  one = command("export", "write the tables as JSON", [](Flags f) { return export_table(f); });
+  one = command("export", "write the tables as JSON", "xeon.json --store chanas.db", export_table);
+  add_store_option(one, flags->device);
   one->add_option("file", flags->file, "JSON file")->required();
   one->add_flag("--all", flags->all, "every record, not just the best and the default");
-  one = command("import", "add rows from a JSON file", [](Flags f) { return import_table(f); });
+  one = command("import", "add the records of a JSON file", "xeon.json --store chanas.db",
+                import_table);
+  add_store_option(one, flags->device);
   one->add_option("file", flags->file, "JSON file")->required();
 }
 

@@ -19,8 +19,9 @@ constexpr char kIntroduction[] =
     "a\n"
     "device and a latency limit; it returns the most accurate network inside that limit and the\n"
     "compiled C library that runs it.\n\n"
-    "  chanas run                                   the built-in demo, about 4 minutes\n"
-    "  chanas run --data photos.tar.gz --limit-ms 5 your images, your limit, this machine\n";
+    "  chanas run                                the built-in demo, some minutes\n"
+    "  chanas run --data photos.tar.gz --space cifar-small --limit-ms 0.08\n"
+    "                                            your images, your limit, this machine\n";
 
 constexpr char kExitCodes[] =
     "exit codes: 0 done, 1 failed, 2 usage, 3 bad config or data, 4 limit cannot be met,\n"

@@ -116,12 +116,13 @@ Status run_and_print(const PipelineOptions& options, const Globals& globals) {
 }
 
 void add_run(CLI::App& app, Cli& cli) {
-  CLI::App* sub =
-      add_subcommand(app, cli, "run", "images to a deployed network: the whole pipeline",
-                     "chanas run --data photos.tar.gz --limit-ms 5 --run-dir runs/photos");
+  CLI::App* sub = add_subcommand(
+      app, cli, "run", "images to a deployed network: the whole pipeline",
+      "chanas run --data photos.tar.gz --space cifar-small --limit-ms 0.08 --run-dir runs/photos");
   auto flags = std::make_shared<RunFlags>();
   add_run_options(sub, *flags);
-  sub->add_option("--from", flags->from, "first stage to do again")
+  sub->add_option("--from", flags->from,
+                  "first stage to do again (from trained weights and known accuracies)")
       ->type_name("STAGE")
       ->check(CLI::IsMember(stage_names()));
   sub->add_option("--until", flags->until, "last stage to do")

@@ -29,7 +29,9 @@ void add_stages(CLI::App& app, Cli& cli) {
     auto flags = std::make_shared<RunFlags>();
     auto again = std::make_shared<bool>(false);
     add_run_options(sub, *flags);
-    sub->add_flag("--again", *again, "do the stage again even when it is finished");
+    sub->add_flag(
+        "--again", *again,
+        "do the stage again even when it is finished (from trained weights and known accuracies)");
     sub->callback([flags, again, command, &cli] {
       cli.action = [flags, again, command, &cli]() -> Status {
         CHANAS_ASSIGN_OR_RETURN(PipelineOptions options, pipeline_options(*flags, cli.globals));

@@ -22,7 +22,7 @@ namespace {
 
 struct Flags {
   std::string what = "demo";
-  DeviceFlags device{.device = "local", .store = "chanas.db", .threads = 1};
+  DeviceFlags device{.device = "local", .store = kDefaultStore, .threads = 1};
   std::string strategy = "gp";
   std::string learn = "shipped";
   int trials = 16;

@@ -42,9 +42,9 @@ StatusOr<std::unique_ptr<JitKernel>> compile_jit(const ScheduleSpace& space,
                                                  const Schedule& schedule,
                                                  const CompileOptions& options, void* runtime);
 
-// An object file without Halide's runtime: needs halide_malloc, halide_free,
-// halide_do_par_for and halide_error-family symbols, which chanas/runtime provides; the first
-// argument of `symbol` is the user context (a chanas_runtime instance):
+// An object file without Halide's runtime: needs halide_malloc, halide_free and halide_do_par_for,
+// which chanas/runtime provides; the first argument of `symbol` is the user context (a
+// chanas_runtime instance):
 //   int symbol(void* context, halide_buffer_t* in0, ..., halide_buffer_t* weights, halide_buffer_t*
 //   out)
 Status compile_object(const ScheduleSpace& space, const Schedule& schedule,

@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "chanas/base/cancellation.h"
+#include "chanas/base/file.h"
 #include "chanas/base/fingerprint.h"
 #include "chanas/base/parallel.h"
 #include "chanas/data/files.h"
@@ -300,7 +301,7 @@ StatusOr<uint8_t*> map_file(size_t bytes) {
     return absl::ResourceExhaustedError(
         fmt::format("the images do not fit into memory, and {} has no room for them ({}); make "
                     "room, set TMPDIR "
-                    "to another folder, or keep smaller images (size)",
+                    "to another folder, or keep smaller images (data.size)",
                     folder, std::strerror(why)));
   };
   if (file < 0) return failure(errno);
@@ -351,6 +352,11 @@ Status check(const DataConfig& config, int size) {
 ImageStore::ImageStore(int size, int64_t memory_bytes) : size_(size), memory_bytes_(memory_bytes) {
   if (memory_bytes_ > 0) return;
   memory_bytes_ = int64_t{::sysconf(_SC_PHYS_PAGES)} / 2 * ::sysconf(_SC_PAGESIZE);
+  // A container may have less than its machine.
+  if (const auto limit = read_file("/sys/fs/cgroup/memory.max"); limit.ok()) {
+    if (const int64_t bytes = std::atoll(limit->c_str()); bytes > 0)  // or "max"
+      memory_bytes_ = std::min(memory_bytes_, bytes / 2);
+  }
 }
 
 void ImageStore::Release::operator()(uint8_t* chunk) const {

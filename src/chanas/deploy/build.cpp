@@ -95,8 +95,8 @@ Status build_library(const ExportRequest& request, const std::vector<StageObject
   CHANAS_RETURN_IF_ERROR(run(source, hide));
   CHANAS_RETURN_IF_ERROR(run(source, {"ar", "rcsD", "../lib" + symbol + ".a", "all.o"}));
   CHANAS_RETURN_IF_ERROR(
-      run(source, {"cc", "-shared", "-Wl,-soname,lib" + symbol + ".so.1", "-Wl,-z,noexecstack",
-                   "-o", "../lib" + symbol + ".so", "all.o", "-lpthread", "-lm"}));
+      run(source, {"cc", "-shared", "-Wl,-soname,lib" + symbol + ".so", "-Wl,-z,noexecstack", "-o",
+                   "../lib" + symbol + ".so", "all.o", "-lpthread", "-lm"}));
   CHANAS_RETURN_IF_ERROR(compile("selftest.c", "selftest.o"));
   CHANAS_RETURN_IF_ERROR(compile("reference.S", "reference.o"));
   CHANAS_RETURN_IF_ERROR(run(source, {"cc", "-o", "../selftest", "selftest.o", "reference.o",

@@ -36,13 +36,6 @@ int64_t parameter_count(const Graph& graph) {
 
 namespace {
 
-bool is_identifier(const std::string& text) {
-  auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
-  return !text.empty() && text.size() <= 40 && letter(text[0]) &&
-         std::all_of(text.begin(), text.end(),
-                     [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; });
-}
-
 // The reference interpreter, not the library, says what is right.
 Reference reference_run(const Graph& graph, const Parameters& parameters) {
   Reference reference;
@@ -107,29 +100,64 @@ Status write_manifest(const ExportRequest& request, const Reference& reference,
   return write_json(join_path(folder, "manifest.json"), manifest);
 }
 
+// Where the export goes, without a slash at the end: its neighbours are named after it.
+StatusOr<std::string> target_folder(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::path(path).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  const std::string name = folder.filename().string();
+  if (name.empty() || name == "." || name == "..") {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" cannot be exported to: expected a folder's own name, as in {}", path,
+                    join_path(path.empty() ? "." : path, "export")));
+  }
+  std::error_code error;
+  if (!std::filesystem::exists(folder, error)) return folder.string();
+  const bool replaceable = std::filesystem::is_directory(folder, error) &&
+                           (std::filesystem::is_empty(folder, error) ||
+                            (std::filesystem::exists(folder / "manifest.json", error) &&
+                             std::filesystem::exists(folder / "plan.json", error)));
+  if (replaceable) return folder.string();
+  return absl::InvalidArgumentError(
+      fmt::format("{} is there and no export (it lacks manifest.json or plan.json), and an export "
+                  "replaces the whole "
+                  "folder; name another one, or remove it",
+                  folder.string()));
+}
+
 // `fresh` takes the place of `folder`; a kill in between leaves the old one beside it.
 Status replace_folder(const std::string& fresh, const std::string& folder) {
-  std::error_code error;
-  std::string old = folder + ".old";
-  std::filesystem::remove_all(old, error);
-  if (std::filesystem::exists(folder)) std::filesystem::rename(folder, old, error);
-  if (!error) std::filesystem::rename(fresh, folder, error);
+  std::error_code error, ignored;
+  const std::string old = fmt::format("{}.old.{}", folder, ::getpid());
+  const bool replaces = std::filesystem::exists(folder, ignored);
+  if (replaces) std::filesystem::rename(folder, old, error);
+  if (!error) {
+    std::filesystem::rename(fresh, folder, error);
+    if (error && replaces) std::filesystem::rename(old, folder, ignored);
+  }
   if (error) {
     return absl::InternalError(fmt::format("{}: cannot be replaced: {}", folder, error.message()));
   }
-  std::filesystem::remove_all(old, error);
+  std::filesystem::remove_all(old, ignored);
   return absl::OkStatus();
 }
 
 }  // namespace
 
+Status check_symbol(const std::string& symbol) {
+  auto letter = [](char c) { return c >= 'a' && c <= 'z'; };
+  const bool fits = !symbol.empty() && symbol.size() <= 40 && letter(symbol[0]) &&
+                    std::all_of(symbol.begin(), symbol.end(), [&](char c) {
+                      return letter(c) || (c >= '0' && c <= '9') || c == '_';
+                    });
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format(
+      "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters", symbol));
+}
+
 StatusOr<ExportResult> export_network(const ExportRequest& request,
                                       const std::function<void(const std::string&)>& progress) {
-  if (!is_identifier(request.symbol)) {
-    return absl::InvalidArgumentError(fmt::format(
-        "\"{}\" cannot prefix C symbols: expected [a-z][a-z0-9_]*, at most 40 characters",
-        request.symbol));
-  }
+  CHANAS_RETURN_IF_ERROR(check_symbol(request.symbol));
+  CHANAS_ASSIGN_OR_RETURN(const std::string folder, target_folder(request.folder));
   const Graph& graph = request.graph;
   CHANAS_RETURN_IF_ERROR(annotate(check_parameters(graph, request.parameters), "weights"));
   Graph fused = graph;
@@ -138,7 +166,7 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   CHANAS_ASSIGN_OR_RETURN(std::vector<float> weights, pack_plan(request.plan, folded));
   Reference reference = reference_run(graph, request.parameters);
 
-  std::string fresh = fmt::format("{}.tmp.{}", request.folder, ::getpid());
+  std::string fresh = fmt::format("{}.tmp.{}", folder, ::getpid());
   struct Remove {
     std::string path;
     ~Remove() {
@@ -168,14 +196,14 @@ StatusOr<ExportResult> export_network(const ExportRequest& request,
   CHANAS_RETURN_IF_ERROR(
       write_file_atomic(join_path(fresh, request.symbol + ".pc"), pkg_config(request)));
   CHANAS_RETURN_IF_ERROR(write_manifest(request, reference, fresh));
-  CHANAS_RETURN_IF_ERROR(replace_folder(fresh, request.folder));
+  CHANAS_RETURN_IF_ERROR(replace_folder(fresh, folder));
 
   ExportResult result;
-  result.folder = request.folder;
-  result.files = files_below(request.folder);
+  result.folder = folder;
+  result.files = files_below(folder);
   std::error_code error;
   result.library_bytes = static_cast<int64_t>(
-      std::filesystem::file_size(join_path(request.folder, "lib" + request.symbol + ".so"), error));
+      std::filesystem::file_size(join_path(folder, "lib" + request.symbol + ".so"), error));
   result.weight_bytes = static_cast<int64_t>(weights.size() * sizeof(float));
   return result;
 }

@@ -14,7 +14,7 @@
 namespace chanas {
 
 struct ExportRequest {
-  std::string folder;                // replaced as a whole when everything succeeded
+  std::string folder;                // new, empty or an earlier export; replaced as a whole
   std::string symbol = "model";      // prefix of C symbols: [a-z][a-z0-9_]*
   std::string name;                  // of the network, for people; empty: the symbol
   Graph graph;                       // one input; unfused or fused
@@ -33,9 +33,13 @@ struct ExportResult {
   int64_t library_bytes = 0, weight_bytes = 0;
 };
 
+// kInvalidArgument when C functions cannot begin with `symbol`.
+Status check_symbol(const std::string& symbol);
+
 // kUnavailable when the C compiler is missing (names it and how to install it), kInvalidArgument
-// when parameters do not fit, kResourceExhausted on a full disk; an existing folder is untouched
-// unless the new one is complete.
+// when parameters or symbol do not fit or the folder holds anything but an export,
+// kResourceExhausted on a full disk; an existing folder is untouched unless the new one is
+// complete.
 StatusOr<ExportResult> export_network(const ExportRequest& request,
                                       const std::function<void(const std::string&)>& progress);
 

@@ -115,10 +115,7 @@ int main(void) {
   ASSERT_EQ(shell("cd " + out_ + " && cc -O1 user.c -I. libmodel.a -lpthread -lm -o user"), 0);
   EXPECT_EQ(shell("cd " + out_ + " && ./user"), 0);
   // The same through the shared library.
-  ASSERT_EQ(shell("cd " + out_ +
-                  " && ln -sf libmodel.so libmodel.so.1 && cc -O1 user.c -I. -L. -lmodel -lpthread "
-                  "-o user_so"),
-            0);
+  ASSERT_EQ(shell("cd " + out_ + " && cc -O1 user.c -I. -L. -lmodel -lpthread -o user_so"), 0);
   EXPECT_EQ(shell("cd " + out_ + " && LD_LIBRARY_PATH=. ./user_so"), 0);
 }
 
@@ -225,6 +222,34 @@ TEST_F(DeployTest, BadRequestsLeaveTheOldFolder) {
   auto after = read_file(join_path(out_, "manifest.json"));
   ASSERT_TRUE(after.ok());
   EXPECT_EQ(*before, *after);
+}
+
+TEST_F(DeployTest, ReplacesNothingButAnExport) {
+  ExportRequest request = request_for(tiny(), 1, out_);
+  const std::string results = join_path(out_, "results.txt");
+  const std::string neighbour = join_path(out_ + ".old", "kept.txt");
+  for (const std::string& file : {results, neighbour}) {
+    ASSERT_TRUE(make_folder(file.substr(0, file.rfind('/'))).ok());
+    ASSERT_TRUE(write_file_atomic(file, "mine").ok());
+  }
+  Status status = export_network(request, quiet).status();
+  EXPECT_EQ(exit_code(status), 3);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("manifest.json"));
+  EXPECT_TRUE(read_file(results).ok());
+
+  ASSERT_EQ(shell("rm " + results), 0);
+  for (const char* end : {"", "/", "/."}) {  // into an empty folder, then over an export
+    request.folder = out_ + end;
+    auto result = export_network(request, quiet);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->folder, out_);
+  }
+  EXPECT_TRUE(read_file(neighbour).ok());
+
+  for (const std::string& folder : {std::string(), std::string("."), out_ + "/.."}) {
+    request.folder = folder;
+    EXPECT_EQ(exit_code(export_network(request, quiet).status()), 3) << folder;
+  }
 }
 
 }  // namespace

@@ -104,21 +104,33 @@ void add_stages(const ExportRequest& request, const std::vector<StageObject>& ob
   s["MAX_INPUTS"] = std::to_string(most);
 }
 
-// Instructions that the kernels may use, checked before the first of them runs.
+// Instructions that the kernels may use, checked before the first of them runs: by Halide's name of
+// the feature, what it lets LLVM use (names as compilers know them).
 std::string cpu_check(const ExportRequest& request) {
-  const std::vector<std::pair<std::string, std::string>> features = {
-      {"sse41", "sse4.1"}, {"avx", "avx"}, {"avx2", "avx2"}, {"fma", "fma"}, {"avx512", "avx512f"}};
-  if (request.plan.target.triple.rfind("x86-64", 0) != 0) return "";
-  std::string conditions;
-  for (const auto& [halide, gcc] : features) {
-    if ((request.plan.target.triple + "-").find("-" + halide + (halide == "avx512" ? "" : "-")) ==
-        std::string::npos) {
-      continue;
-    }
-    conditions +=
-        fmt::format("{}!__builtin_cpu_supports(\"{}\")", conditions.empty() ? "" : " || ", gcc);
+  const std::vector<std::pair<std::string, std::vector<std::string>>> features = {
+      {"sse41", {"sse4.1"}},
+      {"avx", {"avx"}},
+      {"avx2", {"avx2"}},
+      {"fma", {"fma"}},
+      {"avx512", {"avx512f", "avx512cd"}},
+      {"avx512_skylake", {"bmi", "bmi2", "avx512bw", "avx512dq", "avx512vl"}},
+      {"avx512_cannonlake", {"avx512ifma", "avx512vbmi"}},
+      {"avx512_zen4", {"avx512vnni", "avx512bf16"}},
+      {"avx512_zen5", {"avx512vnni", "avx512bf16"}},
+      {"avx512_sapphirerapids", {"avx512vnni", "avx512bf16"}}};
+  const std::string triple = request.plan.target.triple + "-";
+  if (!triple.starts_with("x86-64")) return "";
+  std::set<std::string> needed;
+  for (const auto& [halide, names] : features) {
+    if (triple.find("-" + halide + "-") == std::string::npos) continue;
+    needed.insert(names.begin(), names.end());
   }
-  if (conditions.empty()) return "";
+  if (needed.empty()) return "";
+  std::string conditions;
+  for (const std::string& name : needed) {
+    conditions += fmt::format("{}!__builtin_cpu_supports(\"{}\")",
+                              conditions.empty() ? "" : " ||\n      ", name);
+  }
   return fmt::format("  if ({}) return {}_ERROR_CPU;\n", conditions, "@MACRO@");
 }
 

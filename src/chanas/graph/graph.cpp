@@ -11,7 +11,6 @@ namespace {
 
 // The bounds of networks (arch/network.h): every product of sizes stays inside int64_t.
 constexpr int kMaxValueChannels = std::max(kMaxChannels, kMaxClasses);
-constexpr int64_t kMaxElements = int64_t{kMaxResolution} * kMaxResolution * kMaxChannels;
 
 std::string shape_text(const Shape& shape) {
   return fmt::format("{}x{}x{}", shape.h, shape.w, shape.c);

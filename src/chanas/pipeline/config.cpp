@@ -10,6 +10,7 @@
 #include "chanas/base/file.h"
 #include "chanas/base/names.h"
 #include "chanas/data/augmentation.h"
+#include "chanas/deploy/deploy.h"
 #include "chanas/supernet/client.h"
 #include "chanas/tune/tuner.h"
 
@@ -37,6 +38,12 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"run", "seed", "one seed, one result", &c.seed, 0, 9e15},
       {"run", "budget", "time for the whole run, shared out over the stages; 0: none", &c.budget_s,
        0, 1e8, true},
+      {"data", "size", "side that images are kept at; 0: the largest resolution of the space",
+       &c.image_size, 0, 512},
+      {"data", "memory_mb", "images beyond it are kept in a file; 0: half of the machine's memory",
+       &c.memory_mb, 0, 1 << 24},
+      {"data", "max_damaged", "unreadable images up to this share are skipped, more are an error",
+       &c.max_damaged, 0, 1},
       {"tune", "strategy", "gp, evolution, random or grid", &c.tune_strategy},
       {"tune", "trials", "schedules measured per workload", &c.tune_trials, 1, 100000},
       {"tune", "budget", "time for tuning; 0: none", &c.tune_budget_s, 0, 1e8, true},
@@ -47,6 +54,8 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"train", "batch_size", "images per step", &c.batch_size, 2, 65536},
       {"train", "learning_rate", "peak rate per 64 images", &c.learning_rate, 1e-6, 100},
       {"train", "weight_decay", "of convolutions and the classifier", &c.weight_decay, 0, 1},
+      {"train", "warmup_share", "share of a stage's steps in which the rate rises", &c.warmup_share,
+       0, 0.9},
       {"train", "label_smoothing", "share of the target spread over all classes",
        &c.label_smoothing, 0, 0.9},
       {"train", "clip", "largest norm of the gradient; 0: none", &c.clip, 0, 1e9},
@@ -98,6 +107,10 @@ std::vector<Binding> bindings(RunConfig& c) {
       {"verify", "finalists", "architectures measured whole", &c.finalists, 1, 1000},
       {"verify", "samples", "runs of each, for its median", &c.latency_samples, 10, 1000000},
       {"verify", "margin", "measured latency stays this share below the limit", &c.margin, 0, 0.5},
+      {"export", "symbol",
+       "prefix of the library's C functions and name of its files, so that several fit into one "
+       "program",
+       &c.symbol},
   };
 }
 
@@ -260,6 +273,7 @@ Status validate(const RunConfig& c) {
   CHANAS_RETURN_IF_ERROR(one_of("train.precision", c.precision, {"float32", "bfloat16"}));
   CHANAS_RETURN_IF_ERROR(one_of("tune.strategy", c.tune_strategy, strategy_names()));
   CHANAS_RETURN_IF_ERROR(one_of("narrow.rule", c.rule, {"paper", "tinynas", "acc"}));
+  CHANAS_RETURN_IF_ERROR(annotate(check_symbol(c.symbol), "export.symbol"));
   if (c.rule == "acc" && c.probes == 0) {
     return absl::InvalidArgumentError("narrow.rule \"acc\" needs narrow.probes of at least 1");
   }

@@ -21,6 +21,11 @@ struct RunConfig {
   uint64_t seed = 1;
   double budget_s = 0;  // wall clock for the whole run, shared out; 0: by the counts below
 
+  // [data]
+  int image_size = 0;         // side that images are kept at; 0: the largest resolution
+  int64_t memory_mb = 0;      // images beyond it are kept in a file; 0: half of the machine's
+  double max_damaged = 0.01;  // share of images that may be unreadable
+
   // [tune]
   std::string tune_strategy = "gp";
   int tune_trials = 12;        // per workload
@@ -34,6 +39,7 @@ struct RunConfig {
   // Per 64 images. Above the 0.08 of the paper's long trainings: few steps need larger ones.
   double learning_rate = 0.32;
   double weight_decay = 3e-5;
+  double warmup_share = 0.1;
   double label_smoothing = 0.1;
   double clip = 1;
   std::string trainer = "sandwich";  // "sandwich", "progressive"
@@ -72,6 +78,9 @@ struct RunConfig {
   int finalists = 6;
   int latency_samples = 200;
   double margin = 0.02;  // measured latency must stay this share below the limit
+
+  // [export]
+  std::string symbol = "model";  // prefix of the library's C functions, deploy/deploy.h
 };
 
 // kInvalidArgument names file, line and the nearest key.

@@ -51,6 +51,9 @@ TEST(Config, ValidateHoldsTheBoundsOfTheFile) {
   config.limit_ms = -1;
   EXPECT_FALSE(validate(config).ok());
   config = {};
+  config.symbol = "My Net";
+  EXPECT_TRUE(std::string(validate(config).message()).starts_with("export.symbol: \"My Net\""));
+  config = {};
   config.rule = "acc";
   config.probes = 0;
   EXPECT_FALSE(validate(config).ok());

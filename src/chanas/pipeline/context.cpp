@@ -97,6 +97,9 @@ DataConfig StageContext::data() const {
   data.builtin_images = config.builtin_images;
   data.builtin_noise = config.builtin_noise;
   data.seed = config.seed;
+  data.size = config.image_size;
+  data.memory_mb = config.memory_mb;
+  data.max_damaged = config.max_damaged;
   if (data.source == "builtin") {
     // Images cost nothing here: so many are held out that networks differ by more than chance.
     data.ranking_share = 0.3;
@@ -135,18 +138,7 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
   // Weights of another training give other accuracies.
   std::string suffix =
       fmt::format(" {} {} {} {}", part, images, config.recalibration_images, inputs.at("train"));
-  std::map<std::string, double> known;
-  if (StatusOr<std::string> text = read_file(file); text.ok()) {
-    size_t at = 0, end;
-    while ((end = text->find('\n', at)) != std::string::npos) {
-      StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
-      if (row.ok() && row->is_array() && row->size() == 2 && (*row)[0].is_string() &&
-          (*row)[1].is_number()) {
-        known[(*row)[0]] = (*row)[1];
-      }
-      at = end + 1;
-    }
-  }
+  std::map<std::string, double> known = read_journal(file);
   std::vector<std::string> keys;
   std::vector<Arch> missing;
   std::set<std::string> asked;
@@ -159,6 +151,7 @@ StatusOr<std::vector<double>> StageContext::evaluate(const std::string& title,
     evaluation.part = part;
     evaluation.images = images;
     evaluation.recalibration_images = config.recalibration_images;
+    evaluation.device = config.train_device;
     Progress progress(title, static_cast<double>(archs.size()));
     progress.start_at(static_cast<double>(archs.size() - missing.size()));
     size_t done = archs.size() - missing.size();

@@ -48,8 +48,9 @@ bool matches(const ConfigKey& key, const std::string& pattern) {
 
 // Keys that say where a stage works, not what comes out.
 bool decides_nothing(const ConfigKey& key) {
-  return key.section == "train" &&
-         (key.name == "device" || key.name == "launcher" || key.name == "max_restarts");
+  return (key.section == "train" &&
+          (key.name == "device" || key.name == "launcher" || key.name == "max_restarts")) ||
+         (key.section == "data" && (key.name == "memory_mb" || key.name == "max_damaged"));
 }
 
 // Of everything a stage depends on: the values of its keys and what the stages before it found.
@@ -102,7 +103,8 @@ const std::vector<PipelineStage>& stages() {
        "space and data",
        {},
        {},
-       {"run.space", "run.data", "run.seed", "train.builtin_images", "train.builtin_noise"},
+       {"run.space", "run.data", "run.seed", "train.builtin_images", "train.builtin_noise",
+        "data.*"},
        run_space_stage},
       {"tune",
        "schedules of every workload",
@@ -115,7 +117,7 @@ const std::vector<PipelineStage>& stages() {
        "choice of the sub-space",
        {"tune", "train"},
        {},
-       {"run.limit_ms", "narrow.*", "predict.recalibration_images"},
+       {"run.limit_ms", "narrow.*", "predict.images", "predict.recalibration_images"},
        run_narrow_stage},
       {"predict",
        "accuracy predictor",
@@ -123,7 +125,7 @@ const std::vector<PipelineStage>& stages() {
        {"predictor.safetensors"},
        {"predict.*"},
        run_predict_stage},
-      {"search", "evolution", {"predict"}, {}, {"search.*"}, run_search_stage},
+      {"search", "evolution", {"predict"}, {}, {"search.*", "verify.margin"}, run_search_stage},
       {"verify",
        "measured latency and accuracy of the finalists",
        {"search"},
@@ -134,7 +136,7 @@ const std::vector<PipelineStage>& stages() {
        "deployable library",
        {"verify"},
        {"result.json", "export/manifest.json"},
-       {},
+       {"export.*"},
        run_export_stage},
       {"report", "report", {"export"}, {"report.html"}, {}, run_report_stage},
   };

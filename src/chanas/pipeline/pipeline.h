@@ -13,7 +13,9 @@ struct PipelineOptions {
   RunConfig config;
   std::string run_dir;
   std::string store;  // path of the store; empty: "<run dir>/chanas.db"
-  std::string from;   // first stage that is done again even when finished; empty: none is forced
+  // First stage that is done again even when finished; empty: none is forced. What one seed gives
+  // once and for all, trained weights and accuracies of networks, is kept.
+  std::string from;
   std::string until;  // last stage; empty: all
   bool quiet = false;
 };

@@ -16,6 +16,7 @@
 #include "chanas/base/progress.h"
 #include "chanas/base/stats.h"
 #include "chanas/pipeline/stages.h"
+#include "chanas/supernet/job.h"
 
 namespace chanas {
 namespace {
@@ -59,16 +60,14 @@ Json to_json(const RankAgreement::Tau& tau) {
   return {{"tau", tau.value}, {"low", tau.low}, {"high", tau.high}};
 }
 
-// What has been trained so far: a line each in `path`, [key, accuracy].
-std::map<std::string, double> read_accuracies(const std::string& path) {
-  std::map<std::string, double> known;
-  if (StatusOr<std::string> text = read_file(path); text.ok()) {
-    for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
-      StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
-      if (row.ok() && row->is_array() && row->size() == 2) known[(*row)[0]] = (*row)[1];
-    }
-  }
-  return known;
+// What an accuracy depends on besides the network and the images.
+std::string recipe_fingerprint(TrainConfig recipe) {
+  const TrainConfig plain;
+  recipe.threads = plain.threads;
+  recipe.device = plain.device;
+  recipe.launcher = plain.launcher;
+  recipe.max_restarts = plain.max_restarts;
+  return fingerprint(to_json(recipe).dump());
 }
 
 // Test accuracies of `archs` by `recipe`, a list per repeat.
@@ -83,16 +82,20 @@ StatusOr<std::vector<std::vector<double>>> train_from_scratch(
   const std::string folder = directory.file("rank-check");
   CHANAS_RETURN_IF_ERROR(make_folder(folder));
   const std::string kept = join_path(folder, "accuracies.jsonl");
-  std::map<std::string, double> known = read_accuracies(kept);
+  std::map<std::string, double> known = read_journal(kept);
+  const auto of_repeat = [&](int repeat) {
+    TrainConfig config = recipe;
+    config.seed = context.config.seed + static_cast<uint64_t>(repeat);
+    return config;
+  };
   const auto key = [&](const Arch& arch, int repeat) {
-    return fmt::format("{} {} {}{}", arch_id(space, arch), recipe.epochs,
-                       directory.stage("train")->inputs,
-                       repeat == 0 ? "" : fmt::format(" repeat {}", repeat));
+    return fmt::format("{} {} {}", arch_id(space, arch), recipe_fingerprint(of_repeat(repeat)),
+                       directory.stage("train")->inputs);
   };
   struct Job {
     std::string name;
     const Arch* arch;
-    uint64_t seed;
+    TrainConfig config;
     double share = 0;  // done
   };
   std::vector<Job> jobs;
@@ -100,9 +103,7 @@ StatusOr<std::vector<std::vector<double>>> train_from_scratch(
   for (int repeat = 0; repeat < options.repeats; ++repeat) {
     for (const Arch& arch : archs) {
       const std::string name = key(arch, repeat);
-      if (!known.contains(name)) {
-        jobs.push_back({name, &arch, context.config.seed + static_cast<uint64_t>(repeat)});
-      }
+      if (!known.contains(name)) jobs.push_back({name, &arch, of_repeat(repeat)});
     }
   }
   Progress progress("training from scratch, networks", static_cast<double>(count));
@@ -111,8 +112,6 @@ StatusOr<std::vector<std::vector<double>>> train_from_scratch(
   std::mutex mutex;  // of progress, shares, what is known and kept
   const auto train = [&](size_t index, size_t) -> Status {
     Job& job = jobs[index];
-    TrainConfig config = recipe;
-    config.seed = job.seed;
     const SupernetFiles files{join_path(folder, fingerprint(job.name)), ""};
     const auto follow = [&](const TrainProgress& p) {
       if (options.run.quiet || p.steps == 0) return;
@@ -122,8 +121,8 @@ StatusOr<std::vector<std::vector<double>>> train_from_scratch(
       for (const Job& each : jobs) done += each.share;
       progress.update(done, fmt::format("{}: loss {:.3f}", arch_id(space, *job.arch), p.loss));
     };
-    CHANAS_ASSIGN_OR_RETURN(TrainResult result,
-                            train_subnet(space, context.data(), config, *job.arch, files, follow));
+    CHANAS_ASSIGN_OR_RETURN(TrainResult result, train_subnet(space, context.data(), job.config,
+                                                             *job.arch, files, follow));
     const std::lock_guard lock(mutex);
     CHANAS_RETURN_IF_ERROR(append_line(kept, Json({job.name, result.accuracy_test}).dump()));
     known[job.name] = result.accuracy_test;

@@ -71,4 +71,17 @@ Status RunDirectory::add_spent(const std::string& name, double seconds) {
                            fmt::format("{:.3f}\n", spent_before(name) + seconds));
 }
 
+std::map<std::string, double> read_journal(const std::string& path) {
+  std::map<std::string, double> known;
+  const StatusOr<std::string> text = read_file(path);
+  if (!text.ok()) return known;
+  for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
+    const StatusOr<Json> row = parse_json(std::string_view(*text).substr(at, end - at));
+    if (row.ok() && row->is_array() && row->size() == 2 && (*row)[0].is_string() &&
+        (*row)[1].is_number())
+      known[(*row)[0]] = (*row)[1];
+  }
+  return known;
+}
+
 }  // namespace chanas

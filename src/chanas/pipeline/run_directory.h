@@ -2,6 +2,7 @@
 // The folder of a run: resolved config, one JSON file per finished stage, checkpoints, exported
 // network, report. A stage file is written last, so it exists only when its stage is complete.
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,5 +46,9 @@ class RunDirectory {
   std::string path_;
   int lock_;
 };
+
+// Numbers by name that are kept as they come, a line [name, number] each (append_line); what is no
+// such line is passed over, and so is a file that is not there.
+std::map<std::string, double> read_journal(const std::string& path);
 
 }  // namespace chanas

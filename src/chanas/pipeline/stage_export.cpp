@@ -82,6 +82,7 @@ StatusOr<Exported> export_finalist(StageContext& context, const ArchSpace& space
 
   ExportRequest request;
   request.folder = context.directory.file("export");
+  request.symbol = config.symbol;
   request.name = out.network.name;
   request.graph = lower(out.network);
   request.parameters = std::move(weights.parameters);

@@ -46,6 +46,7 @@ TrainConfig StageContext::training() const {
   train.batch_size = config.batch_size;
   train.learning_rate = config.learning_rate;
   train.weight_decay = config.weight_decay;
+  train.warmup_share = config.warmup_share;
   train.label_smoothing = config.label_smoothing;
   train.clip = config.clip;
   train.trainer = config.trainer;

@@ -22,19 +22,10 @@ void chanas_halide_tensor_init(chanas_halide_tensor* out, const float* data, int
   out->buffer.dim = out->dim;
 }
 
-void* halide_malloc(void* context, size_t bytes) { return chanas_scratch_alloc(context, bytes); }
+void* halide_malloc(void* context, size_t bytes) { return chanas_scratch_need(context, bytes); }
 
 void halide_free(void* context, void* memory) { chanas_scratch_free(context, memory); }
 
 int halide_do_par_for(void* context, chanas_task task, int min, int size, uint8_t* closure) {
   return chanas_par_for(context, task, context, min, size, closure);
-}
-
-void halide_error(void* context, const char* message) {
-  chanas_runtime_set_error(context, message);
-}
-
-int halide_error_out_of_memory(void* context) {
-  chanas_runtime_set_error(context, "out of scratch memory");
-  return CHANAS_RUNTIME_ERROR_MEMORY;
 }

@@ -56,8 +56,6 @@ CHANAS_RUNTIME_API void* halide_malloc(void* context, size_t bytes);
 CHANAS_RUNTIME_API void halide_free(void* context, void* memory);
 CHANAS_RUNTIME_API int halide_do_par_for(void* context, chanas_task task, int min, int size,
                                          uint8_t* closure);
-CHANAS_RUNTIME_API void halide_error(void* context, const char* message);
-CHANAS_RUNTIME_API int halide_error_out_of_memory(void* context);
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,10 @@
 #include "runtime.h"
 
 #include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -43,6 +46,8 @@ struct chanas_runtime {
   int serial;   /* warm-up */
   int may_spin; /* every thread has a core */
   int started;  /* threads that run, the caller's included */
+  pid_t process;
+  jmp_buf* out_of_memory; /* where a warm-up ends that cannot go on */
 
   /* The loop, written by the caller before it hands out ranges. A thread may read it only while it
    * holds an index, for the loop ends no earlier than its last index. */
@@ -62,8 +67,6 @@ struct chanas_runtime {
   pthread_mutex_t mutex;
   pthread_cond_t wake;
 
-  _Atomic int message_state; /* 0 empty, 1 being written or there */
-  char message[256];
   worker* workers;
 };
 
@@ -253,30 +256,38 @@ chanas_runtime* chanas_runtime_create(int threads) {
   runtime->started = 1;
   runtime->may_spin = usable_cores() >= threads;
   runtime->workers = workers;
+  runtime->process = getpid();
   pthread_mutex_init(&runtime->mutex, NULL);
   pthread_cond_init(&runtime->wake, NULL);
   for (int i = 0; i < threads; ++i) {
     workers[i].runtime = runtime;
     workers[i].index = i;
   }
-  for (int i = 1; i < threads; ++i) {
-    if (pthread_create(&workers[i].thread, NULL, thread_main, &workers[i])) {
-      chanas_runtime_destroy(runtime);
-      return NULL;
-    }
-    runtime->started = i + 1;
+  /* Signals are for the program's own threads. */
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int failed = 0;
+  for (int i = 1; i < threads && !failed; ++i) {
+    failed = pthread_create(&workers[i].thread, NULL, thread_main, &workers[i]);
+    if (!failed) runtime->started = i + 1;
   }
-  return runtime;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (!failed) return runtime;
+  chanas_runtime_destroy(runtime);
+  return NULL;
 }
 
 void chanas_runtime_destroy(chanas_runtime* runtime) {
   if (!runtime) return;
-  atomic_store(&runtime->stop, 1);
-  wake_sleepers(runtime);
-  for (int i = 1; i < runtime->started; ++i) pthread_join(runtime->workers[i].thread, NULL);
+  if (runtime->process == getpid()) { /* a forked child has none of the threads */
+    atomic_store(&runtime->stop, 1);
+    wake_sleepers(runtime);
+    for (int i = 1; i < runtime->started; ++i) pthread_join(runtime->workers[i].thread, NULL);
+    pthread_cond_destroy(&runtime->wake);
+    pthread_mutex_destroy(&runtime->mutex);
+  }
   for (int i = 0; i < runtime->threads; ++i) free(runtime->workers[i].stack);
-  pthread_cond_destroy(&runtime->wake);
-  pthread_mutex_destroy(&runtime->mutex);
   free(runtime->workers);
   free(runtime);
 }
@@ -288,8 +299,6 @@ pthread_t chanas_runtime_thread(const chanas_runtime* runtime, int index) {
 }
 
 void chanas_runtime_begin(chanas_runtime* runtime) {
-  runtime->message[0] = 0;
-  atomic_store(&runtime->message_state, 0);
   atomic_store_explicit(&runtime->in_call, 1, memory_order_relaxed);
   if (atomic_load(&runtime->sleepers)) wake_sleepers(runtime);
 }
@@ -353,21 +362,33 @@ int chanas_runtime_reserve(chanas_runtime* runtime, size_t bytes) {
   return 0;
 }
 
+void* chanas_scratch_need(chanas_runtime* runtime, size_t bytes) {
+  void* memory = chanas_scratch_alloc(runtime, bytes);
+  if (memory) return memory;
+  if (runtime->out_of_memory) longjmp(*runtime->out_of_memory, 1);
+  fprintf(stderr, "chanas: no memory for %zu bytes of scratch\n", bytes);
+  abort();
+}
+
+/* What run(argument) returns, or that there was no memory; what it then held is given back. */
+static int run_or_fail(chanas_runtime* runtime, int (*run)(void* argument), void* argument) {
+  jmp_buf out_of_memory;
+  if (setjmp(out_of_memory)) {
+    worker* self = self_of(runtime);
+    self->in_task = 0;
+    for (block* b = self->last; b; b = b->below) b->freed = 1;
+    if (self->last) chanas_scratch_free(runtime, (char*)self->last + CHANAS_SCRATCH_ALIGNMENT);
+    return CHANAS_RUNTIME_ERROR_MEMORY;
+  }
+  runtime->out_of_memory = &out_of_memory;
+  return run(argument);
+}
+
 int chanas_runtime_warm_up(chanas_runtime* runtime, int (*run)(void* argument), void* argument) {
   for (int i = 0; i < runtime->threads; ++i) runtime->workers[i].highest = runtime->workers[i].top;
   runtime->serial = 1;
-  int code = run(argument);
+  int code = run_or_fail(runtime, run, argument);
+  runtime->out_of_memory = NULL;
   runtime->serial = 0;
   return code ? code : chanas_runtime_reserve(runtime, runtime->workers[0].highest);
 }
-
-/* --- Errors ----------------------------------------------------------------------------------- */
-
-void chanas_runtime_set_error(chanas_runtime* runtime, const char* message) {
-  int empty = 0;
-  if (!atomic_compare_exchange_strong(&runtime->message_state, &empty, 1)) return;
-  strncpy(runtime->message, message, sizeof runtime->message - 1);
-  runtime->message[sizeof runtime->message - 1] = 0;
-}
-
-const char* chanas_runtime_error(const chanas_runtime* runtime) { return runtime->message; }

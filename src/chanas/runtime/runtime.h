@@ -9,7 +9,8 @@
  *   chanas_runtime_destroy(runtime);
  *
  * Thread rule: any number of instances may be used at once, from any threads; one instance serves
- * one call at a time. After chanas_runtime_warm_up a call allocates nothing.
+ * one call at a time. After chanas_runtime_warm_up a call allocates nothing. A forked child has
+ * none of the threads: all it may do with its parent's instance is destroy it.
  */
 #ifndef CHANAS_RUNTIME_H
 #define CHANAS_RUNTIME_H
@@ -33,8 +34,8 @@ extern "C" {
 typedef struct chanas_runtime chanas_runtime;
 
 /* An instance with `threads` threads in 1..CHANAS_RUNTIME_MAX_THREADS, the one that makes a call
- * included: threads - 1 are started here and inherit affinity, which is never changed. Null when
- * `threads` is out of range, memory is short, or a thread cannot be started. */
+ * included: threads - 1 are started here and inherit affinity, which is never changed, and take no
+ * signals. Null when `threads` is out of range, memory is short, or a thread cannot be started. */
 CHANAS_RUNTIME_API chanas_runtime* chanas_runtime_create(int threads);
 /* Ends the threads. Null is allowed. */
 CHANAS_RUNTIME_API void chanas_runtime_destroy(chanas_runtime* runtime);
@@ -46,8 +47,8 @@ CHANAS_RUNTIME_API pthread_t chanas_runtime_thread(const chanas_runtime* runtime
 
 /* Around a call with several parallel loops: begin wakes the threads, which then stay awake in the
  * serial stretches between the loops (waking takes about 10 us) until end; soon after it (50 us)
- * they sleep. At most 2 ms without work are spent awake in any case. Begin also forgets the last
- * error message. Optional: parallel loops work without. */
+ * they sleep. At most 2 ms without work are spent awake in any case. Optional: parallel loops work
+ * without. */
 CHANAS_RUNTIME_API void chanas_runtime_begin(chanas_runtime* runtime);
 CHANAS_RUNTIME_API void chanas_runtime_end(chanas_runtime* runtime);
 
@@ -67,6 +68,9 @@ CHANAS_RUNTIME_API int chanas_par_for(chanas_runtime* runtime, chanas_task task,
  * call), aligned to CHANAS_SCRATCH_ALIGNMENT: a stack per thread. Where a thread's stack is full
  * malloc gives the memory. Null when that fails. */
 CHANAS_RUNTIME_API void* chanas_scratch_alloc(chanas_runtime* runtime, size_t bytes);
+/* The same for generated code, which cannot go on without. Where that fails a warm-up ends with
+ * CHANAS_RUNTIME_ERROR_MEMORY; outside of one the program is aborted with a message. */
+CHANAS_RUNTIME_API void* chanas_scratch_need(chanas_runtime* runtime, size_t bytes);
 /* On the thread that allocated; any order, cheapest last in, first out. Null is allowed. */
 CHANAS_RUNTIME_API void chanas_scratch_free(chanas_runtime* runtime, void* memory);
 /* The largest number of bytes that one thread has held at once since the last warm-up began,
@@ -77,18 +81,14 @@ CHANAS_RUNTIME_API size_t chanas_runtime_scratch_used(const chanas_runtime* runt
 CHANAS_RUNTIME_API int chanas_runtime_reserve(chanas_runtime* runtime, size_t bytes);
 /* Calls run(argument) once with every parallel loop serial on the calling thread, which then holds
  * at least what any thread will hold in a parallel call, and reserves that for every thread.
- * Returns the code of `run`, or CHANAS_RUNTIME_ERROR_MEMORY. */
+ * Returns the code of `run`, or CHANAS_RUNTIME_ERROR_MEMORY; `run` is then left where memory was
+ * missing (longjmp). */
 CHANAS_RUNTIME_API int chanas_runtime_warm_up(chanas_runtime* runtime, int (*run)(void* argument),
                                               void* argument);
 
-/* --- Errors and time ------------------------------------------------------------------------- */
-
 #define CHANAS_RUNTIME_ERROR_MEMORY (-1000)
 
-/* Keeps the first message since begin, cut to 255 characters; any thread of the call. */
-CHANAS_RUNTIME_API void chanas_runtime_set_error(chanas_runtime* runtime, const char* message);
-/* That message, or "". Valid until the next begin; after the call, not during it. */
-CHANAS_RUNTIME_API const char* chanas_runtime_error(const chanas_runtime* runtime);
+/* --- Time ------------------------------------------------------------------------------------ */
 
 /* Nanoseconds of a clock that never goes back. */
 CHANAS_RUNTIME_API int64_t chanas_now_ns(void);

@@ -2,7 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -339,24 +342,86 @@ TEST(Scratch, WarmUpReturnsTheCode) {
   EXPECT_EQ(chanas_runtime_warm_up(runtime.get(), Kernel::run, &kernel), 9);
 }
 
-// --- Errors and the functions that generated code calls ---------------------------------------
-
-TEST(Runtime, KeepsTheFirstMessage) {
-  Runtime runtime = make(4);
-  EXPECT_STREQ(chanas_runtime_error(runtime.get()), "");
-  chanas_runtime_begin(runtime.get());
-  par_for(runtime.get(), 0, 100, [&](int) {
-    halide_error(runtime.get(), "index out of range");
-    return -1;
-  });
-  halide_error(runtime.get(), std::string(1000, 'x').c_str());
-  chanas_runtime_end(runtime.get());
-  EXPECT_STREQ(chanas_runtime_error(runtime.get()), "index out of range");
-  chanas_runtime_begin(runtime.get());
-  EXPECT_STREQ(chanas_runtime_error(runtime.get()), "");
-  chanas_runtime_set_error(runtime.get(), std::string(1000, 'x').c_str());
-  EXPECT_EQ(std::strlen(chanas_runtime_error(runtime.get())), 255u);
+// Kernels do not look at what halide_malloc gave them.
+TEST(Scratch, AWarmUpWithoutMemoryEndsWithItsCode) {
+  Runtime runtime = make(2);
+  auto run = [](void* argument) {
+    auto* instance = static_cast<chanas_runtime*>(argument);
+    halide_malloc(instance, 1000);
+    return par_for(instance, 0, 4, [=](int) {
+      halide_malloc(instance, 1000);
+      std::memset(halide_malloc(instance, SIZE_MAX / 4), 1, 8);
+      return 0;
+    });
+  };
+  for (int repeat = 0; repeat < 2; ++repeat) {  // on the heap, then on a reserved stack
+    EXPECT_EQ(chanas_runtime_warm_up(runtime.get(), run, runtime.get()),
+              CHANAS_RUNTIME_ERROR_MEMORY);
+    ASSERT_EQ(chanas_runtime_reserve(runtime.get(), 1 << 16), 0);
+  }
+  Kernel kernel{runtime.get()};
+  EXPECT_EQ(chanas_runtime_warm_up(runtime.get(), Kernel::run, &kernel), 0);
+  EXPECT_EQ(chanas_runtime_scratch_used(runtime.get()), size_t{64 + 5056 + 64 + 3008})
+      << "all that the failed ones held was given back";
+  std::atomic<int> threads{0};
+  EXPECT_EQ(par_for(runtime.get(), 0, 2,
+                    [&](int) {
+                      for (++threads; threads < 2;) sleep_ms(1);
+                      return 0;
+                    }),
+            0)
+      << "loops are parallel again";
 }
+
+TEST(ScratchDeathTest, WithoutMemoryOutsideAWarmUpThereIsAMessage) {
+  Runtime runtime = make(1);
+  EXPECT_DEATH(halide_malloc(runtime.get(), SIZE_MAX / 4), "no memory for [0-9]+ bytes");
+}
+
+// --- The program around ------------------------------------------------------------------------
+
+TEST(Runtime, ThreadsTakeNoSignals) {
+  static std::atomic<int> taken{0};
+  static pthread_t taker;
+  struct sigaction before, mine = {};
+  mine.sa_handler = [](int) {
+    taker = pthread_self();
+    ++taken;
+  };
+  ASSERT_EQ(sigaction(SIGUSR1, &mine, &before), 0);
+  Runtime runtime = make(3);
+  sigset_t usr1, old;
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  // As a server that waits for its signals with sigwait; the pool must not take them meanwhile.
+  ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &usr1, &old), 0);
+  ASSERT_EQ(kill(getpid(), SIGUSR1), 0);
+  sleep_ms(20);
+  EXPECT_EQ(taken, 0);
+  ASSERT_EQ(pthread_sigmask(SIG_SETMASK, &old, nullptr), 0);
+  EXPECT_EQ(taken, 1);
+  EXPECT_TRUE(pthread_equal(taker, pthread_self()));
+  sigaction(SIGUSR1, &before, nullptr);
+}
+
+TEST(Runtime, AForkedChildDestroysTheInstance) {
+  Runtime runtime = make(3);
+  par_for(runtime.get(), 0, 64, [](int) { return 0; });
+  sleep_ms(20);  // all asleep
+  pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(20);  // instead of hanging
+    runtime.reset();
+    _exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
+  EXPECT_EQ(par_for(runtime.get(), 0, 64, [](int) { return 0; }), 0);
+}
+
+// --- The functions that generated code calls --------------------------------------------------
 
 TEST(HalideAbi, FunctionsUseTheInstance) {
   Runtime runtime = make(2);
@@ -376,8 +441,6 @@ TEST(HalideAbi, FunctionsUseTheInstance) {
       3, 10, reinterpret_cast<uint8_t*>(&seen));
   EXPECT_EQ(code, 0);
   EXPECT_EQ(seen.second, 10);
-  EXPECT_NE(halide_error_out_of_memory(runtime.get()), 0);
-  EXPECT_STREQ(chanas_runtime_error(runtime.get()), "out of scratch memory");
 }
 
 TEST(HalideAbi, TensorIsDense) {

@@ -1,6 +1,7 @@
 #pragma once
 // The schedule of one workload as a vector of decisions (paper section 4, Table 1). The outermost
-// loop is always parallel and the innermost always vectorised; everything else is a field. The
+// loop is the parallel one (a field may make it serial) and the innermost is always vectorised;
+// everything else is a field. The
 // vector is what the store keeps, the cost model sees, mutation edits, and the trace prints.
 
 #include <string>
@@ -34,8 +35,7 @@ std::string_view primitive_name(Primitive primitive);
 
 // One decision: a named position of the vector and the values that it may take.
 struct Field {
-  std::string
-      name;  // "<op>.<what>": "op0.vector", "op0.channel_vectors", "op1.pixels", "fuse.level"
+  std::string name;  // "<op>.<what>": "op0.vector", "op1.pixels"
   Primitive primitive = Primitive::kSplit;
   std::vector<int> choices;  // ascending
   int extent = 0;            // of the loop that a split factor cuts; 0: the value is not a factor

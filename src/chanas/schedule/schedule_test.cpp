@@ -217,6 +217,9 @@ TEST(Schedule, IllegalVectorsAreToldTheRule) {
   EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=2"));
   schedule.values[fused.find("op3.parallel")] = 3;
   EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=3 with strips"));
+  schedule = changed(fused, "op1.order", 1);
+  schedule.values[fused.find("op1.parallel")] = 2;
+  EXPECT_THAT(rule(fused, schedule), HasSubstr("parallel=2 needs order=0"));
   // 200 channels are 13 vectors, two parts of whole slices 16, with 2 x 5 vectors 20.
   schedule = changed(fused, "op2.slice", 2);
   schedule.values[fused.find("op3.parallel")] = 3;

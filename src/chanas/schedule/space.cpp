@@ -10,8 +10,6 @@
 namespace chanas {
 namespace {
 
-constexpr int64_t kMaxElements = int64_t{1} << 29;
-
 const OpContext context_of(const ScheduleSpace& space, const std::vector<OpRole>& roles,
                            int index) {
   return {space.workload, space.target, space.threads, roles, index};
@@ -79,9 +77,6 @@ Status check_legal(const ScheduleSpace& space, const Schedule& schedule) {
   const std::vector<OpTile> tiles = resolve(space, roles, schedule);
   for (size_t i = 0; i < roles.size(); ++i) {
     const OpContext context = context_of(space, roles, static_cast<int>(i));
-    if (context.op().shape.elements() > kMaxElements)
-      return broken(context, "value too large for 32-bit indices",
-                    fmt::format("{} elements", context.op().shape.elements()));
     if (context.op().kind == OpKind::kInput) continue;
     CHANAS_RETURN_IF_ERROR(rules_of(context.op().kind).check(context, tiles[i]));
   }

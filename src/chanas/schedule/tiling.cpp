@@ -24,12 +24,15 @@ constexpr ChoiceKind kKinds[] = {
      "convolution: vectors of reduction steps per loop iteration. Depthwise: 1 unrolls the rows of "
      "the window as well as its columns. Less loop overhead, more code."},
     {"order", &OpChoices::order,
-     "loop order. 0: channel blocks (depthwise with slices: slices) outermost, weights stay in "
-     "cache; 1: rows outermost, the input stays in cache. The outermost loop is the parallel one."},
+     "loop order. 0: channel blocks (depthwise with slices: slices) outermost: weights stay in "
+     "cache, and the input is read again for every block; 1: rows outermost: the input stays in "
+     "cache, and the weights are read again for every row. The outermost loop is the parallel "
+     "one."},
     {"slice", &OpChoices::slice,
      "the producer (or the zero-bordered copy of the input) is computed for this many common "
-     "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache; "
-     "0: for all channels and rows before."},
+     "tiles of channels at a time, and strip by strip where this op is, so that it stays in cache: "
+     "for maps that are larger. Rows that two strips read are then computed twice. 0: for all "
+     "channels and rows before."},
     {"strip", &OpChoices::strip,
      "what is needed for this many output rows is computed at a time. Threads share strips in runs "
      "of neighbours. Rows at the seams are kept from the strip before where one thread makes both "
@@ -39,8 +42,9 @@ constexpr ChoiceKind kKinds[] = {
      "outside the image are left out, with own code for the ends of a row. A dense convolution's "
      "is slower, so that it pays on wide maps."},
     {"scale", &OpChoices::scale,
-     "0: multiplied inside the reduction; 1: the scaled input is stored first; 2: the scaled "
-     "weights are stored first."},
+     "the gate of a squeeze. 0: multiplied inside the reduction, once for every block of output "
+     "channels: for few of them; 1: the scaled input is stored first, one more pass over it; 2: "
+     "the scaled weights are stored first, one more pass over them: for small maps."},
     {"bind", &OpChoices::bind,
      "on a GPU, where lanes are threads of a block and the outer loops blocks: how many tiles of a "
      "row share a block. More threads hide more latency; fewer leave each more registers."},

@@ -35,7 +35,7 @@ struct Record {
   std::string workload;  // fingerprint
   RecordKey key;
   Schedule schedule;
-  std::string origin;    // "default", "random", "mutation", "crossover"
+  std::string origin;    // who proposed it: "default", "random", "mutation", ... (tune/tuner.h)
   MeasureResult result;  // latency_us is 0 after a failure; relative_error inf when not finite
   int64_t time_s = 0;    // Unix time of measurement
 };

@@ -21,7 +21,7 @@ constexpr size_t kKept = 3;
 constexpr std::string_view kPrefix = "checkpoint-";
 const std::string kMomentum = "momentum.", kTeacher = "teacher.";
 
-// JSON files of a folder, newest first: steps are zero padded, names sort as numbers.
+// JSON files of a folder, newest first: steps and stages are zero padded, names sort as numbers.
 std::vector<std::string> checkpoint_files(const std::string& folder) {
   std::vector<std::string> files;
   std::error_code error;
@@ -33,12 +33,20 @@ std::vector<std::string> checkpoint_files(const std::string& folder) {
   return files;
 }
 
-std::string json_path(const std::string& folder, int64_t step) {
-  return join_path(folder, fmt::format("{}{:010}.json", kPrefix, step));
+// Of a step there is one at the end of a stage and one at the beginning of the next.
+std::string stem_of(int64_t step) { return fmt::format("{}{:010}-", kPrefix, step); }
+std::string json_path(const std::string& folder, const TrainState& state) {
+  return join_path(folder, fmt::format("{}{:02}.json", stem_of(state.step), state.stage));
 }
 
 std::string weights_of(const std::string& json_path) {
   return fs::path(json_path).replace_extension(".safetensors").string();
+}
+
+void remove_checkpoint(const std::string& json_path) {
+  std::error_code ignored;
+  fs::remove(json_path, ignored);
+  fs::remove(weights_of(json_path), ignored);
 }
 
 template <typename S, typename V>
@@ -187,8 +195,12 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
     if (!teacher.empty()) file.parameters.set(kTeacher + p.name, part(teacher));
   }
   CHANAS_ASSIGN_OR_RETURN(std::string bytes, serialize_safetensors(file));
-  const std::string path = json_path(folder, state.step);
-  // When there was one of the same step, it had the same weights: a kill between the two writes
+  const std::string path = json_path(folder, state);
+  // Later ones are of a time that was taken back, and are not to be found after a kill.
+  for (const std::string& later : checkpoint_files(folder)) {
+    if (later > path) remove_checkpoint(later);
+  }
+  // When there was one of the same name, it had the same weights: a kill between the two writes
   // leaves a whole pair.
   CHANAS_RETURN_IF_ERROR(write_file_atomic(weights_of(path), bytes));
   CHANAS_RETURN_IF_ERROR(write_json(path, {{"version", kVersion},
@@ -196,11 +208,9 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
                                            {"state", state_to_json(state)},
                                            {"sha256", sha256_hex(bytes)}}));
   const std::vector<std::string> files = checkpoint_files(folder);
+  const std::string best = join_path(folder, stem_of(state.best_step));
   for (size_t i = kKept; i < files.size(); ++i) {
-    if (files[i] == json_path(folder, state.best_step)) continue;
-    std::error_code ignored;
-    fs::remove(files[i], ignored);
-    fs::remove(weights_of(files[i]), ignored);
+    if (!files[i].starts_with(best)) remove_checkpoint(files[i]);
   }
   return absl::OkStatus();
 }

@@ -1,7 +1,8 @@
 #pragma once
 // Saved training: two files, the second one written last and pointing to the first by checksum.
-//   checkpoint-<step>.safetensors   weights, momentum.<weight>, and teacher.<weight> if there is
-//   one checkpoint-<step>.json          version, identity, state, SHA-256 of the other file
+//   checkpoint-<step>-<stage>.safetensors   weights, momentum.<weight>, and teacher.<weight> if
+//                                           there is one
+//   checkpoint-<step>-<stage>.json          version, identity, state, SHA-256 of the other file
 // The last three of them are kept, and the one of best_step. Numbers in JSON read back to the same
 // bits.
 
@@ -53,7 +54,8 @@ struct Checkpoint {
 
 // `identity` is what a checkpoint belongs to, compared key by key: kInvalidArgument names the first
 // key that differs. Saving fails with the errors of write_file_atomic (disk full:
-// kResourceExhausted); older checkpoints stay as they were.
+// kResourceExhausted); older checkpoints stay as they were, those of later steps (before a
+// rollback) are removed first.
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
                        std::span<const float> values, std::span<const float> momentum,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <csignal>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -28,6 +29,29 @@ Status died(const ChildExit& exit) {
   return absl::UnavailableError(fmt::format(
       "chanas-nn {} before it was done{}; the same command goes on from the last checkpoint", how,
       killed ? " (out of memory?)" : ""));
+}
+
+Status error_of(const Json& event) {
+  return Status(static_cast<absl::StatusCode>(event.at("code").get<int>()),
+                event.at("message").get<std::string>());
+}
+
+// What an interrupted child said before it ended: that its state is saved, unless it is not.
+Status last_words(ChildProcess& child) {
+  const ChildExit exit = child.wait();
+  // Ended by the interruption itself, it had not begun.
+  const bool obeyed = exit.exited || exit.signal == SIGINT;
+  Status last = obeyed ? absl::CancelledError("interrupted, state saved") : died(exit);
+  for (StatusOr<std::string> line = child.read_line(0); line.ok(); line = child.read_line(0)) {
+    const StatusOr<Json> event = parse_json(*line);
+    if (!event.ok() || !event->is_object() || event->value("event", "") != "error") continue;
+    try {
+      const Status error = error_of(*event);
+      if (!absl::IsCancelled(error)) last = annotate(error, "interrupted");
+    } catch (const Json::exception&) {  // of a launcher
+    }
+  }
+  return last;
 }
 
 std::vector<std::string> words_of(const std::string& text) {
@@ -58,12 +82,15 @@ StatusOr<Json> run_program(const std::string& job, const std::string& path,
     if (absl::IsCancelled(line.status())) {
       // A terminal's Ctrl-C does not reach the child, which has a process group of its own.
       child.interrupt();
-      child.wait();
-      return absl::CancelledError("interrupted, state saved");
+      return last_words(child);
     }
     if (!line.ok()) return died(child.wait());
     StatusOr<Json> event = parse_json(*line);
     if (!event.ok() || !event->is_object() || !event->contains("event")) {
+      if (!launcher.empty()) {  // of the launcher, or of a rank on another machine
+        log_warning_line(*line);
+        continue;
+      }
       return absl::InternalError(fmt::format("chanas-nn said \"{}\", expected an event", *line));
     }
     try {
@@ -75,8 +102,7 @@ StatusOr<Json> run_program(const std::string& job, const std::string& path,
       }
       if (kind == "error") {
         child.wait();
-        return Status(static_cast<absl::StatusCode>(event->at("code").get<int>()),
-                      event->at("message").get<std::string>());
+        return error_of(*event);
       }
       if (kind == "warning") {
         log_warning_line(event->at("text").get<std::string>());

@@ -152,6 +152,7 @@ struct EvaluateConfig {
   int64_t images = 0;               // the first of the part, classes mixed; 0: all
   int recalibration_images = 2000;  // of the train part, for BN statistics; before every subnet
   int threads = 0;
+  std::string device = "auto";  // as in TrainConfig; accuracies are the same to rounding
 };
 
 // Accuracy (fraction) of each arch with the weights in files.folder; `on_accuracy(index, accuracy)`

@@ -5,7 +5,7 @@
 namespace chanas {
 namespace {
 
-constexpr int kBatch = 200;
+constexpr size_t kBatch = 200;
 constexpr int64_t kCacheBytes = int64_t{1} << 30;
 
 size_t image_size(int resolution) { return static_cast<size_t>(resolution * resolution * 3); }
@@ -19,7 +19,14 @@ Batch empty_batch(const Dataset& dataset, std::span<const int> images,
   return batch;
 }
 
-int batch_count(size_t images) { return static_cast<int>((images + kBatch - 1) / kBatch); }
+// Batches are as equal as can be: in BN statistics each counts alike.
+size_t batch_count(size_t images) { return (images + kBatch - 1) / kBatch; }
+
+std::span<const int> batch_of(const std::vector<int>& images, int index) {
+  const size_t count = batch_count(images.size()), i = static_cast<size_t>(index);
+  const size_t begin = i * images.size() / count, end = (i + 1) * images.size() / count;
+  return std::span(images).subspan(begin, end - begin);
+}
 
 std::vector<int> first_of(const std::vector<int>& images, int64_t count) {
   const auto size = static_cast<int64_t>(images.size());
@@ -61,11 +68,8 @@ Evaluator::Evaluator(const Dataset& dataset, Part part, int64_t images,
 const Batch& Evaluator::batch(bool recalibration, int resolution, int index) {
   const auto key = std::tuple(recalibration, resolution, index);
   if (const auto found = cache_.find(key); found != cache_.end()) return found->second;
-  const std::vector<int>& all = recalibration ? recalibration_ : images_;
-  const auto begin = static_cast<size_t>(index) * kBatch;
-  last_ = make_batch(dataset_,
-                     std::span(all).subspan(begin, std::min<size_t>(kBatch, all.size() - begin)),
-                     resolution);
+  last_ =
+      make_batch(dataset_, batch_of(recalibration ? recalibration_ : images_, index), resolution);
   const auto bytes = static_cast<int64_t>(last_.images.at(resolution).size() * sizeof(float));
   if (cached_bytes_ + bytes > kCacheBytes) return last_;
   cached_bytes_ += bytes;
@@ -74,13 +78,13 @@ const Batch& Evaluator::batch(bool recalibration, int resolution, int index) {
 
 void Evaluator::recalibrate(Subnet& subnet) {
   const int resolution = subnet.network().resolution;
-  subnet.recalibrate(batch_count(recalibration_.size()),
+  subnet.recalibrate(static_cast<int>(batch_count(recalibration_.size())),
                      [&](int index) -> const Batch& { return batch(true, resolution, index); });
 }
 
 double Evaluator::accuracy(const Subnet& subnet) {
   double right = 0;
-  for (int i = 0; i < batch_count(images_.size()); ++i) {
+  for (int i = 0; i < static_cast<int>(batch_count(images_.size())); ++i) {
     const Batch& images = batch(false, subnet.network().resolution, i);
     right += images.n * top1(subnet.logits(images), subnet.network().head.classes, images.labels);
   }

@@ -9,9 +9,9 @@ namespace {
 
 using at::Tensor;
 
-constexpr int kGroup = 8;       // channels that belong together
-constexpr int kThreads = 256;   // of most blocks
-constexpr int kMaxWidth = 256;  // of an image whose rows fit in shared memory
+constexpr int kGroup = 8;          // channels that belong together
+constexpr int kThreads = 256;      // of most blocks
+constexpr int kMaxRowBytes = 512;  // of one channel of an image whose rows fit in shared memory
 
 std::unique_ptr<Launcher>& launcher() {
   static std::unique_ptr<Launcher> launcher;
@@ -145,7 +145,7 @@ bool runs(const Tensor& x) {
 
 bool runs_depthwise(const Tensor& x, const Tensor& window, int64_t stride) {
   const int64_t k = window.size(3);
-  return runs(x) && x.size(2) <= kMaxWidth && (k == 3 || k == 5 || k == 7) &&
+  return runs(x) && x.size(2) * x.element_size() <= kMaxRowBytes && (k == 3 || k == 5 || k == 7) &&
          (stride == 1 || stride == 2);
 }
 

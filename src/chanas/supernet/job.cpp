@@ -116,6 +116,7 @@ void fields(S& s, const V& visit) {
   visit("images", s.images);
   visit("recalibration_images", s.recalibration_images);
   visit("threads", s.threads);
+  visit("device", s.device);
 }
 
 template <typename S, typename V>

@@ -1,6 +1,7 @@
 // chanas-nn: one job of training per process; job.h has the protocol.
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <exception>
@@ -31,14 +32,22 @@ constexpr int kReferenceImages = 4;
 
 // Of several ranks only the first one talks to the client.
 bool g_speaks = true;
+std::FILE* g_events = stdout;
+
+// Events alone go to standard output: what libraries print there (NCCL does) goes to the errors.
+void keep_standard_output_for_events() {
+  const int events = ::dup(STDOUT_FILENO);
+  if (events < 0 || ::dup2(STDERR_FILENO, STDOUT_FILENO) < 0) return;
+  if (std::FILE* file = ::fdopen(events, "w")) g_events = file;
+}
 
 void emit(const std::string& event, Json json) {
   if (!g_speaks) return;
   json["event"] = event;
   // Texts may hold file names in any encoding.
   const std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  std::fwrite(line.data(), 1, line.size(), stdout);
-  std::fflush(stdout);
+  std::fwrite(line.data(), 1, line.size(), g_events);
+  std::fflush(g_events);
 }
 
 void note(const std::string& text) { emit("note", {{"text", text}}); }
@@ -136,8 +145,7 @@ Status run_evaluate(const Json& job) {
   CHANAS_ASSIGN_OR_RETURN(
       Supernet supernet,
       load_supernet(setting.space, setting.dataset, job.at("folder").get<std::string>(), warn));
-  // Told by nobody: accuracies are the same to rounding.
-  CHANAS_ASSIGN_OR_RETURN(const Device device, open_device("auto", "float32"));
+  CHANAS_ASSIGN_OR_RETURN(const Device device, open_device(config.device, "float32"));
   supernet.use(device);
   Evaluator evaluator(setting.dataset, part, config.images, config.recalibration_images);
   warn_if_few(evaluator, config.recalibration_images);
@@ -250,6 +258,7 @@ int main(int argc, char** argv) {
     std::fputs("usage: chanas-nn <data|train|evaluate|fit-predictor|export> <job.json>\n", stderr);
     return 2;
   }
+  chanas::keep_standard_output_for_events();
   const chanas::Status status = chanas::run(argv[1], argv[2]);
   if (!status.ok()) {
     chanas::emit("error", {{"code", static_cast<int>(status.code())},

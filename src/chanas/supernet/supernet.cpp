@@ -272,7 +272,6 @@ StepLoss Supernet::accumulate(const std::vector<Arch>& archs, const Batch& batch
   }
   StepLoss result;
   result.loss = label_loss.item<double>();
-  if (gap_images) result.gap_loss = gap_label_loss.item<double>();
   const auto share = 1 / static_cast<double>(archs.size());
   for (const Variable& gap : gaps) {
     const auto value = gap.item<double>();

@@ -63,7 +63,6 @@ struct LossOptions {
 // Of the first network, against the labels.
 struct StepLoss {
   double loss = 0;
-  double gap_loss = 0;       // on the gap batch
   double gap = 0;            // mean over the networks: loss on gap batch - loss
   double negative_gaps = 0;  // share of the networks with a negative gap
 };

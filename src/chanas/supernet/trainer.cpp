@@ -347,6 +347,8 @@ class Trainer {
                                              supernet_.momentum()));
     hooks_.warn(fmt::format("{} at step {}: back to step {} with half the learning rate", why, step,
                             state_.step));
+    window_step_ = state_.step;
+    window_seconds_ = seconds();
     CHANAS_RETURN_IF_ERROR(history_.start(state_));
     // On disk, or else a kill would bring the old rate back.
     return save();
@@ -356,7 +358,10 @@ class Trainer {
     const Status evaluated =
         ranks_.first() ? history_.conclude(supernet_, state_) : absl::OkStatus();
     // A rank that is told to stop stops all.
-    if (ranks_.any(!evaluated.ok())) return absl::CancelledError("interrupted");
+    if (ranks_.any(!evaluated.ok())) {
+      CHANAS_RETURN_IF_ERROR(save());
+      return absl::CancelledError("interrupted");
+    }
     state_.complete = true;
     return save();
   }

@@ -14,27 +14,26 @@ namespace {
 
 constexpr double kCrossoverShare = 0.25;  // of children
 constexpr int kAttempts = 32;             // to draw a point that is new
-constexpr int64_t kEnumerable = 1 << 16;  // points of a space that is searched to its end
+constexpr int kIllegalPoints = 1 << 16;   // passed over before a space counts as exhausted
 
-// The first legal point, in the order of the choices, that is not taken; spaces too large to be
-// enumerated have none.
+// The first legal point, in the order of the choices, that is not taken.
 std::optional<Schedule> first_free_point(const SearchState& state) {
   const std::vector<Field>& fields = state.space.fields;
-  int64_t points = 1;
-  for (const Field& field : fields) {
-    points *= static_cast<int64_t>(field.choices.size());
-    if (points > kEnumerable) return std::nullopt;
-  }
+  std::vector<size_t> choice(fields.size(), 0);
   Schedule schedule;
-  schedule.values.resize(fields.size());
-  for (int64_t point = 0; point < points; ++point) {
-    int64_t rest = point;
-    for (size_t i = 0; i < fields.size(); ++i) {
-      const auto choices = static_cast<int64_t>(fields[i].choices.size());
-      schedule.values[i] = fields[i].choices[static_cast<size_t>(rest % choices)];
-      rest /= choices;
+  for (const Field& field : fields) schedule.values.push_back(field.choices[0]);
+  for (int illegal = 0; illegal < kIllegalPoints;) {
+    if (!state.taken(schedule)) {
+      if (check_legal(state.space, schedule).ok()) return schedule;
+      ++illegal;
     }
-    if (!state.taken(schedule) && check_legal(state.space, schedule).ok()) return schedule;
+    size_t i = 0;
+    for (; i < fields.size(); ++i) {
+      choice[i] = (choice[i] + 1) % fields[i].choices.size();
+      schedule.values[i] = fields[i].choices[choice[i]];
+      if (choice[i] != 0) break;
+    }
+    if (i == fields.size()) break;
   }
   return std::nullopt;
 }

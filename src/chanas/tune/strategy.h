@@ -66,7 +66,7 @@ std::optional<Proposal> default_proposal(const SearchState& state);
 // The first of structured_schedules that is not taken.
 std::optional<Proposal> structured_proposal(const SearchState& state);
 // A random legal point that is not taken; where drawing does not find one, the first in the order
-// of the choices. nullopt when the space is exhausted, or too large to be looked through.
+// of the choices. nullopt when the space is exhausted.
 std::optional<Proposal> random_proposal(const SearchState& state, Rng& rng);
 
 }  // namespace chanas::internal

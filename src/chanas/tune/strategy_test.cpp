@@ -131,6 +131,17 @@ TEST_P(EveryStrategy, NeverTwiceAndAlwaysLegal) {
   EXPECT_EQ(seen.size(), static_cast<size_t>(trials));
 }
 
+// However many points there are, grid walks over them.
+TEST(Strategy, GridWalksLargeSpaces) {
+  const Unit unit{.h_in = 28, .c_in = 40, .c_mid = 240, .c_out = 40, .kernel = 5};
+  const Workload all = unit_element(unit).cuts.back().groups[0].workload;
+  const ScheduleSpace space = schedule_space(all, simulated_target(), 2);
+  double points = 1;
+  for (const Field& field : space.fields) points *= static_cast<double>(field.choices.size());
+  ASSERT_GT(points, 1e9);
+  EXPECT_EQ(search(space, {.strategy = "grid", .trials = 50}).size(), 50u);
+}
+
 // A space of a few dozen points, and its legal points by plain counting.
 ScheduleSpace a_small_space() {
   ScheduleSpace space = a_space();

@@ -93,7 +93,8 @@ Status tune(Runner& runner, Store& store, const std::vector<TuningTask>& tasks,
 
 struct Proposal {
   Schedule schedule;
-  // "default", "random", "mutation", "crossover", "descent" (neighbour of the best), "transfer"
+  // "default", "structure" (structured_schedules), "random", "mutation", "crossover", "descent"
+  // (neighbour of the best), "transfer"
   // (best of another shape, of another plan or with other threads), "grid"
   std::string origin;
 };
