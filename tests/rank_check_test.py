@@ -66,6 +66,12 @@ class RankCheckTest(ChanasTestCase):
         self.assertLessEqual(abs(twice["among_repeats"]), 1)
         self.assertNotIn("among_repeats", result)
 
+        # Another recipe, other trainings.
+        config = self.config(name="other.toml")
+        config.write_text(config.read_text().replace("[train]", "[train]\nlearning_rate = 0.1"))
+        self.chanas_json(*options, "--config", config)
+        self.assertEqual(len(kept.read_text().splitlines()), 18)
+
         # How many are trained side by side decides nothing.
         kept.unlink()
         self.assertEqual(self.chanas_json(*options, "--jobs", "3"), result)

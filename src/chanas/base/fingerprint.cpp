@@ -1,12 +1,16 @@
 #include "chanas/base/fingerprint.h"
 
 #include <fcntl.h>
-#include <fmt/core.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <openssl/evp.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <vector>
 
@@ -75,5 +79,24 @@ StatusOr<std::string> sha256_file(const std::string& path) {
 }
 
 std::string fingerprint(std::string_view bytes) { return sha256_hex(bytes).substr(0, 16); }
+
+std::string files_fingerprint(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> lines;
+  auto add = [&](const fs::path& file) {
+    struct stat info = {};
+    if (::stat(file.c_str(), &info) != 0) return;
+    lines.push_back(fmt::format("{} {} {}.{}", file.string(), info.st_size, info.st_mtim.tv_sec,
+                                info.st_mtim.tv_nsec));
+  };
+  add(path);
+  std::error_code error;
+  for (fs::recursive_directory_iterator file(path, error), end; !error && file != end;
+       file.increment(error)) {
+    add(file->path());
+  }
+  std::sort(lines.begin(), lines.end());
+  return fingerprint(fmt::format("{}", fmt::join(lines, "\n")));
+}
 
 }  // namespace chanas

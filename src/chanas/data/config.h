@@ -29,6 +29,8 @@ struct DataConfig {
   double gap_share = 0.04, ranking_share = 0.08, test_share = 0.16;
   // Images beyond this much memory are kept in a file (dataset.h). 0: half of the machine's.
   int64_t memory_mb = 0;
+  // A file that keeps what was loaded, for the next that loads it; empty: none.
+  std::string cache = {};
   // Unreadable images up to this share are skipped with a warning, more are an error.
   double max_damaged = 0.01;
 };

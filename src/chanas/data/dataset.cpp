@@ -19,6 +19,7 @@
 #include "chanas/data/generator.h"
 #include "chanas/data/image.h"
 #include "chanas/data/layout.h"
+#include "chanas/data/packed.h"
 
 namespace chanas {
 namespace {
@@ -75,13 +76,6 @@ class Loader {
 
   StatusOr<Dataset> load() {
     CHANAS_RETURN_IF_ERROR(config_.source == "builtin" ? draw_builtin() : read_source());
-    data_.info.classes = data_.classes;
-    data_.info.size = data_.size();
-    data_.info.images = data_.store.count();
-    data_.info.train = static_cast<int64_t>(data_.part(Part::kTrain).size());
-    data_.info.gap = static_cast<int64_t>(data_.part(Part::kGap).size());
-    data_.info.ranking = static_cast<int64_t>(data_.part(Part::kRanking).size());
-    data_.info.test = static_cast<int64_t>(data_.part(Part::kTest).size());
     data_.info.fingerprint = fingerprint_all();
     return std::move(data_);
   }
@@ -314,6 +308,25 @@ StatusOr<uint8_t*> map_file(size_t bytes) {
   return static_cast<uint8_t*>(memory);
 }
 
+// What there is, as far as the data tell.
+void describe(Dataset& data) {
+  data.info.classes = data.classes;
+  data.info.size = data.size();
+  data.info.images = data.store.count();
+  data.info.train = static_cast<int64_t>(data.part(Part::kTrain).size());
+  data.info.gap = static_cast<int64_t>(data.part(Part::kGap).size());
+  data.info.ranking = static_cast<int64_t>(data.part(Part::kRanking).size());
+  data.info.test = static_cast<int64_t>(data.part(Part::kTest).size());
+}
+
+// Of all that decides what is loaded.
+std::string cache_key(const DataConfig& c, int size) {
+  return fingerprint(fmt::format("{} {} {} {} {} {} {} {} {} {}", c.source,
+                                 files_fingerprint(c.source), size, c.seed, c.builtin_images,
+                                 c.builtin_noise, c.gap_share, c.ranking_share, c.test_share,
+                                 c.max_damaged));
+}
+
 Status check(const DataConfig& config, int size) {
   const auto share = [](std::string_view name, double value, double high) -> Status {
     if (value > 0 && value <= high) return absl::OkStatus();
@@ -349,6 +362,10 @@ Status check(const DataConfig& config, int size) {
 
 }  // namespace
 
+ImageStore::ImageStore(int size, int64_t count, const uint8_t* pixels,
+                       std::shared_ptr<const void> owner)
+    : size_(size), memory_bytes_(0), count_(count), pixels_(pixels), owner_(std::move(owner)) {}
+
 ImageStore::ImageStore(int size, int64_t memory_bytes) : size_(size), memory_bytes_(memory_bytes) {
   if (memory_bytes_ > 0) return;
   memory_bytes_ = int64_t{::sysconf(_SC_PHYS_PAGES)} / 2 * ::sysconf(_SC_PAGESIZE);
@@ -369,10 +386,12 @@ void ImageStore::Release::operator()(uint8_t* chunk) const {
 
 const uint8_t* ImageStore::image(int64_t index) const {
   const int64_t bytes = int64_t{size_} * size_ * 3;
+  if (pixels_ != nullptr) return pixels_ + index * bytes;
   return chunks_[static_cast<size_t>(index / kChunk)].get() + (index % kChunk) * bytes;
 }
 
 StatusOr<uint8_t*> ImageStore::add() {
+  CHANAS_CHECK(pixels_ == nullptr);
   const int64_t bytes = int64_t{size_} * size_ * 3;
   if (count_ % kChunk == 0) {
     const int64_t held = static_cast<int64_t>(chunks_.size()) * kChunk * bytes;
@@ -395,7 +414,23 @@ int stored_size(const DataConfig& config, int resolution) {
 StatusOr<Dataset> load_dataset(const DataConfig& config, int size, int threads,
                                const std::function<void(const std::string&)>& warn) {
   CHANAS_RETURN_IF_ERROR(check(config, size));
-  return Loader(config, size, threads, warn).load();
+  const std::string key = config.cache.empty() ? "" : cache_key(config, size);
+  if (!config.cache.empty()) {
+    StatusOr<Dataset> packed = read_packed(config.cache, key);
+    if (packed.ok()) {
+      describe(*packed);
+      return packed;
+    }
+    if (!absl::IsNotFound(packed.status()))
+      warn(fmt::format("{}; the images are read again", message(packed.status())));
+  }
+  CHANAS_ASSIGN_OR_RETURN(Dataset dataset, Loader(config, size, threads, warn).load());
+  describe(dataset);
+  if (!config.cache.empty()) {
+    if (const Status kept = write_packed(dataset, key, config.cache); !kept.ok())
+      warn(fmt::format("{}; every stage will read the images again", message(kept)));
+  }
+  return dataset;
 }
 
 }  // namespace chanas

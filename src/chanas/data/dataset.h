@@ -25,6 +25,8 @@ class ImageStore {
  public:
   // 0: half of the machine's memory.
   explicit ImageStore(int size, int64_t memory_bytes = 0);
+  // `count` images, one after the other, in memory that `owner` keeps; none can be added.
+  ImageStore(int size, int64_t count, const uint8_t* pixels, std::shared_ptr<const void> owner);
   int size() const { return size_; }
   int64_t count() const { return count_; }
   // [size, size, 3], red first. Owned by this.
@@ -41,6 +43,8 @@ class ImageStore {
   int size_;
   int64_t memory_bytes_;
   int64_t count_ = 0;
+  const uint8_t* pixels_ = nullptr;
+  std::shared_ptr<const void> owner_;
   std::vector<std::unique_ptr<uint8_t[], Release>> chunks_;
 };
 
@@ -61,12 +65,14 @@ struct Dataset {
 // where that is 0 what it says of 0.
 int stored_size(const DataConfig& config, int resolution);
 
-// Reads, decodes (each image's largest centred square, resampled to `size`) and divides. The result
-// depends on the contents only, not on the order of an archive, on packing or on `threads`.
-// `warn` gets lines for people: damaged images by name, ignored files.
-// kInvalidArgument: settings out of range, a layout that fits none of those in config.h, an empty
-// class, a single one, too few images of one. kNotFound: no such source. kDataLoss: damaged
-// archive, more unreadable images than allowed. kCancelled.
+// Maps config.cache where that is of the same files and settings (names, sizes and times of change
+// tell). Else reads, decodes (each image's largest centred square, resampled to `size`) and
+// divides. The result depends on the contents only, not on the order of an archive, on packing or
+// on `threads`; it is kept in config.cache, and what stands in the way of that is a warning. `warn`
+// gets lines for people: damaged images by name, ignored files. kInvalidArgument: settings out of
+// range, a layout that fits none of those in config.h, an empty class, a single one, too few images
+// of one. kNotFound: no such source. kDataLoss: damaged archive, more unreadable images than
+// allowed. kCancelled.
 StatusOr<Dataset> load_dataset(const DataConfig& config, int size, int threads,
                                const std::function<void(const std::string&)>& warn);
 

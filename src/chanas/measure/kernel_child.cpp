@@ -1,6 +1,7 @@
 #include "chanas/measure/kernel_child.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,12 +69,14 @@ StatusOr<std::string> find_kernel_program(const LocalRunnerOptions& options) {
                   places.front()));
 }
 
-KernelChild::KernelChild(std::string program, Target target, std::string log_path,
-                         std::vector<std::string> environment)
+KernelChild::KernelChild(std::string program, Target target, std::vector<std::string> environment)
     : program_(std::move(program)),
       target_(std::move(target)),
-      log_path_(std::move(log_path)),
-      environment_(std::move(environment)) {}
+      environment_(std::move(environment)) {
+  const int file = ::memfd_create("chanas-kernel", MFD_CLOEXEC);
+  if (file >= 0) log_.reset(::fdopen(file, "w"));
+  log_path_ = log_ ? fmt::format("/proc/self/fd/{}", file) : "/dev/null";
+}
 
 Status KernelChild::ensure(int64_t memory_limit_bytes) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -88,7 +91,7 @@ Status KernelChild::ensure(int64_t memory_limit_bytes) {
   options.environment = environment_;
   options.environment.push_back(huge_pages());
   process_.reset();
-  ::unlink(log_path_.c_str());
+  if (log_ && ::ftruncate(::fileno(log_.get()), 0) != 0) log_path_ = "/dev/null";  // never seen
   CHANAS_ASSIGN_OR_RETURN(process_, ChildProcess::start({program_, "serve"}, options));
   memory_limit_bytes_ = memory_limit_bytes;
   ++generation_;

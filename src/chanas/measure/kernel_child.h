@@ -2,6 +2,7 @@
 // One chanas-kernel child as its parent sees it: a request, its reply, and what became of it when
 // there is none.
 
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,9 +20,7 @@ StatusOr<std::string> find_kernel_program(const LocalRunnerOptions& options);
 // Not thread safe; different children may be used from different threads.
 class KernelChild {
  public:
-  // `log_path` receives the child's standard error.
-  KernelChild(std::string program, Target target, std::string log_path,
-              std::vector<std::string> environment);
+  KernelChild(std::string program, Target target, std::vector<std::string> environment);
 
   // Starts the process unless it runs, with this limit. kUnavailable when it cannot be started or
   // is of another version.
@@ -48,6 +47,10 @@ class KernelChild {
 
   std::string program_;
   Target target_;
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::unique_ptr<std::FILE, Close> log_;  // of its standard error; in memory, it leaves nothing
   std::string log_path_;
   std::vector<std::string> environment_;
   std::optional<ChildProcess> process_;

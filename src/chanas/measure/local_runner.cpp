@@ -70,16 +70,11 @@ StatusOr<MeasureResult> result_of(const Json& reply) {
   return measure_result_from_json(reply.value("result", Json()));
 }
 
-// Several children, and the folder of their logs.
 class Children {
  public:
-  Children(const std::string& program, const Target& target, const LocalRunnerOptions& options)
-      : logs_("chanas-kernel") {
+  Children(const std::string& program, const Target& target, const LocalRunnerOptions& options) {
     int count = options.children > 0 ? options.children : target.cores;
-    for (int i = 0; i < count; ++i) {
-      children_.emplace_back(program, target, join_path(logs_.path(), fmt::format("{}.log", i)),
-                             options.environment);
-    }
+    for (int i = 0; i < count; ++i) children_.emplace_back(program, target, options.environment);
   }
   size_t size() const { return children_.size(); }
   KernelChild& operator[](size_t i) { return children_[i]; }
@@ -91,7 +86,6 @@ class Children {
   }
 
  private:
-  TemporaryFolder logs_;
   std::vector<KernelChild> children_;
 };
 
@@ -115,6 +109,7 @@ class LocalRunner : public Runner {
     size_t index = 0;
     int deaths = 0;
     bool done = false, built = false;
+    int passes = 0;  // timed since it was built
     size_t child = 0;
     int generation = 0;
   };
@@ -137,7 +132,7 @@ class LocalRunner : public Runner {
 // No reply: an interruption is passed on, the rest is a result, at the latest at the last life.
 Status LocalRunner::settle(Trial& trial, const Status& status, MeasureResult& result) {
   if (status.code() == absl::StatusCode::kCancelled) return status;
-  trial.built = false;
+  trial.built = trial.done = false;
   ++trial.deaths;
   TrialError error = error_of(status);
   if (error != TrialError::kCrash || trial.deaths >= kLives) {
@@ -164,6 +159,7 @@ Status LocalRunner::build(Trial& trial, const Candidate& candidate, const Measur
   result = *std::move(built);
   trial.done = !result.ok();
   trial.built = result.ok();
+  trial.passes = 0;
   trial.child = child;
   trial.generation = kernel.generation();
   // What a failed allocation leaves behind is not trusted.
@@ -186,6 +182,7 @@ Status LocalRunner::run(Trial& trial, const MeasurePlan& plan, MeasureResult& re
   run->relative_error = result.relative_error;
   result = *std::move(run);
   trial.done = true;
+  ++trial.passes;
   return absl::OkStatus();
 }
 
@@ -297,7 +294,13 @@ StatusOr<std::vector<MeasureResult>> LocalRunner::measure(std::span<const Candid
         CHANAS_RETURN_IF_ERROR(run_all(std::span(trials).subspan(begin, count), plan, results));
       }
       for (size_t i = 0; i < trials.size(); ++i) {
-        if (trials[i].built) timed[i].push_back(results[trials[i].index]);
+        Trial& trial = trials[i];
+        if (!trial.built) continue;
+        if (trial.passes > pass) {
+          timed[i].push_back(results[trial.index]);
+        } else {  // its process died under another kernel
+          trial.built = trial.done = false;
+        }
       }
     }
     for (size_t i = 0; i < trials.size(); ++i) {
@@ -315,10 +318,22 @@ StatusOr<NetworkMeasurement> LocalRunner::measure_network(const ExecutionPlan& p
   const double timeout = 60 + kSecondsPerStage * static_cast<double>(plan.stages.size());
   Json reply;
   const auto run_network = [&]() -> Status {
-    CHANAS_RETURN_IF_ERROR(check_cancelled());
-    CHANAS_RETURN_IF_ERROR(kernel.ensure(measure_plan.memory_limit_bytes));
-    CHANAS_ASSIGN_OR_RETURN(
-        reply, kernel.call("network", {{"plan", to_json(plan)}, {"samples", samples}}, timeout));
+    Status lost;
+    for (int life = 0; life < kLives; ++life) {
+      CHANAS_RETURN_IF_ERROR(check_cancelled());
+      CHANAS_RETURN_IF_ERROR(kernel.ensure(measure_plan.memory_limit_bytes));
+      StatusOr<Json> answer =
+          kernel.call("network", {{"plan", to_json(plan)}, {"samples", samples}}, timeout);
+      lost = answer.status();
+      if (absl::IsCancelled(lost)) return lost;
+      if (!lost.ok()) continue;
+      reply = *std::move(answer);
+      break;
+    }
+    if (!lost.ok()) {
+      return absl::UnavailableError(
+          fmt::format("network \"{}\", {} times: {}", plan.network, kLives, message(lost)));
+    }
     if (std::string text = reply.value("message", ""); !text.empty()) {
       return absl::InvalidArgumentError(fmt::format("network \"{}\": {}", plan.network, text));
     }

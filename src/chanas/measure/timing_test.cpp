@@ -1,5 +1,6 @@
 #include "chanas/measure/worker/timing.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 
@@ -96,6 +97,22 @@ TEST_F(Timing, PreparingMemoryKeepsWhatIsInIt) {
   fetch(runtime_.get(), values.data(), {{0, 4004, 0}, {4, 2000, 2000}, {4004, 0, 0}});
   for (size_t bytes : {size_t{0}, size_t{1}, size_t{100'000}}) use_scratch(runtime_.get(), bytes);
   EXPECT_GE(chanas_runtime_scratch_used(runtime_.get()), 100'000u);
+}
+
+TEST(BestCores, CoresOfTheirOwnThenFastOnesThenTheLast) {
+  using ::testing::ElementsAre;
+  EXPECT_THAT(best_cores({{0, "", 0}, {1, "", 0}, {2, "", 0}}), ElementsAre(2, 1, 0));
+  // Siblings side by side, or half of all apart.
+  EXPECT_THAT(best_cores({{0, "0-1", 0}, {1, "0-1", 0}, {2, "2-3", 0}, {3, "2-3", 0}}),
+              ElementsAre(2, 0, 3, 1));
+  EXPECT_THAT(best_cores({{0, "0,2", 0}, {1, "1,3", 0}, {2, "0,2", 0}, {3, "1,3", 0}}),
+              ElementsAre(1, 0, 3, 2));
+  // Two fast cores with two threads each, two slow ones; the first core is another's.
+  EXPECT_THAT(
+      best_cores(
+          {{1, "0-1", 5000}, {2, "2-3", 5000}, {3, "2-3", 5000}, {4, "4", 3900}, {5, "5", 3900}}),
+      ElementsAre(2, 1, 5, 4, 3));
+  EXPECT_THAT(best_cores({}), ElementsAre());
 }
 
 TEST_F(Timing, PinningIsTakenBack) {

@@ -104,6 +104,8 @@ DataConfig StageContext::data() const {
     // Images cost nothing here: so many are held out that networks differ by more than chance.
     data.ranking_share = 0.3;
     data.test_share = 0.3;
+  } else {
+    data.cache = directory.file("images.packed");
   }
   return data;
 }

@@ -1,12 +1,9 @@
 #include "chanas/pipeline/pipeline.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -20,27 +17,6 @@
 
 namespace chanas {
 namespace {
-
-// Of names, sizes and times of change: cheap, and what changes without it is found by the first
-// stage, which reads everything.
-std::string files_fingerprint(const std::string& path) {
-  namespace fs = std::filesystem;
-  std::vector<std::string> lines;
-  auto add = [&](const fs::path& file) {
-    struct stat info = {};
-    if (::stat(file.c_str(), &info) != 0) return;
-    lines.push_back(fmt::format("{} {} {}.{}", file.string(), info.st_size, info.st_mtim.tv_sec,
-                                info.st_mtim.tv_nsec));
-  };
-  add(path);
-  std::error_code error;
-  for (fs::recursive_directory_iterator file(path, error), end; !error && file != end;
-       file.increment(error)) {
-    add(file->path());
-  }
-  std::sort(lines.begin(), lines.end());
-  return fingerprint(fmt::format("{}", fmt::join(lines, "\n")));
-}
 
 bool matches(const ConfigKey& key, const std::string& pattern) {
   return pattern == key.section + ".*" || pattern == key.section + "." + key.name;

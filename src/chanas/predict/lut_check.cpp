@@ -90,7 +90,10 @@ StatusOr<std::vector<RowCheck>> check_rows(Runner& runner, Store& store, const L
       records[i].result = results[i];
       records[i].time_s = static_cast<int64_t>(std::time(nullptr));
     }
-    if (options.record) CHANAS_RETURN_IF_ERROR(store.add_records(records));
+    if (!options.record) continue;
+    // An unstable one tells of the machine, not of the schedule: the earlier one stays.
+    std::erase_if(records, [](const Record& r) { return r.result.error == TrialError::kUnstable; });
+    CHANAS_RETURN_IF_ERROR(store.add_records(records));
   }
   return checks;
 }

@@ -118,6 +118,17 @@ TEST_F(LutCheck, FindsDriftAndRecordsIt) {
   }
 }
 
+TEST_F(LutCheck, AnUnstableTimeIsNotRecorded) {
+  runner.error = TrialError::kUnstable;
+  const auto rows = check_rows(runner, *store, table, testing_plan(), {.rows = 4, .record = true});
+  ASSERT_TRUE(rows.ok());
+  for (const RowCheck& row : *rows) {
+    EXPECT_FALSE(row.failure.empty());
+    EXPECT_DOUBLE_EQ(store->best(row.workload, testing_key())->value().result.latency_us,
+                     row.recorded_us);
+  }
+}
+
 TEST_F(LutCheck, RowsThatFailAreSaid) {
   runner.error = TrialError::kTimeout;
   const auto rows = check_rows(runner, *store, table, testing_plan(), {.rows = 4});

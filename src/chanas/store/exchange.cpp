@@ -11,13 +11,15 @@ namespace {
 constexpr char kFormat[] = "chanas-lut";
 constexpr int kVersion = 1;
 
-bool same_trial(const Record& a, const Record& b) {
-  return a.schedule == b.schedule && a.time_s == b.time_s && a.result.error == b.result.error &&
-         a.result.latency_us == b.result.latency_us;
+// Whether `known` makes `row` needless: the same trial, or a later one, which counts.
+bool covers(const Record& known, const Record& row) {
+  if (known.schedule != row.schedule || known.time_s < row.time_s) return false;
+  return known.time_s > row.time_s || (known.result.error == row.result.error &&
+                                       known.result.latency_us == row.result.latency_us);
 }
 
 Status import_workload(Store& store, const Json& json, const Target& target, ImportResult& result,
-                       std::vector<Record>& added) {
+                       std::vector<Workload>& workloads, std::vector<Record>& added) {
   CHANAS_ASSIGN_OR_RETURN(const Workload workload, workload_from_json(json.at("workload")));
   const std::string fingerprint = workload.fingerprint();
   const ScheduleSpace space = schedule_space(workload, target, result.key.threads);
@@ -31,14 +33,15 @@ Status import_workload(Store& store, const Json& json, const Target& target, Imp
     record.origin = row.at("origin").get<std::string>();
     record.time_s = row.at("time_s").get<int64_t>();
     CHANAS_ASSIGN_OR_RETURN(record.result, measure_result_from_json(row.at("result")));
-    const auto is_same = [&](const Record& other) { return same_trial(record, other); };
-    if (std::any_of(known.begin(), known.end(), is_same)) {
+    const auto covers_it = [&](const Record& other) { return covers(other, record); };
+    if (std::any_of(known.begin(), known.end(), covers_it)) {
       ++result.known;
     } else {
       added.push_back(std::move(record));
     }
   }
-  return store.put_workload(workload);
+  workloads.push_back(workload);
+  return absl::OkStatus();
 }
 
 StatusOr<ImportResult> import_document(Store& store, const Json& document) {
@@ -65,10 +68,14 @@ StatusOr<ImportResult> import_document(Store& store, const Json& document) {
         fmt::format("rows of schedules v{}, this program makes v{}; tune again instead",
                     result.key.schedule_version, kScheduleVersion));
   }
-  CHANAS_RETURN_IF_ERROR(store.put_device(target));
+  std::vector<Workload> workloads;
   std::vector<Record> added;
   for (const Json& workload : document.at("workloads")) {
-    CHANAS_RETURN_IF_ERROR(import_workload(store, workload, target, result, added));
+    CHANAS_RETURN_IF_ERROR(import_workload(store, workload, target, result, workloads, added));
+  }
+  CHANAS_RETURN_IF_ERROR(store.put_device(target));
+  for (const Workload& workload : workloads) {
+    CHANAS_RETURN_IF_ERROR(store.put_workload(workload));
   }
   CHANAS_RETURN_IF_ERROR(store.add_records(added));
   result.added = static_cast<int64_t>(added.size());

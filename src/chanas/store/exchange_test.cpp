@@ -67,6 +67,18 @@ TEST_F(Exchange, CarriesEveryRecord) {
   EXPECT_EQ(to->records(workload.fingerprint(), small_key())->size(), 6u);
 }
 
+// What came in last would count, were it not known to be older.
+TEST_F(Exchange, OlderTimesDoNotReplaceLaterOnes) {
+  const auto all = export_rows(*from, small_key(), true), last = export_rows(*from, small_key());
+  ASSERT_TRUE(all.ok() && last.ok());
+  ASSERT_TRUE(import_rows(*to, *last).ok());
+  const auto result = import_rows(*to, *all);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->added, 3);  // the schedules that were not the best, nor the default
+  EXPECT_EQ((*to->summaries(small_key()))[0].best_us, 20);
+  EXPECT_EQ((*to->summaries(small_key()))[0].trials, 5);
+}
+
 TEST_F(Exchange, RefusesWhatDoesNotFit) {
   EXPECT_EQ(export_rows(*to, small_key()).status().code(), absl::StatusCode::kNotFound);
   const Json good = *export_rows(*from, small_key(), true);
@@ -91,6 +103,8 @@ TEST_F(Exchange, RefusesWhatDoesNotFit) {
     EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument)
         << i << ": " << result.status();
     EXPECT_TRUE(to->keys()->empty()) << i;
+    EXPECT_TRUE(to->devices()->empty()) << i;
+    EXPECT_FALSE(to->workload(workload.fingerprint())->has_value()) << i;
   }
 }
 

@@ -480,32 +480,6 @@ StatusOr<std::vector<std::pair<RecordKey, int64_t>>> Store::keys() {
   });
 }
 
-Status Store::put_state(const std::string& run, const std::string& name, const std::string& json) {
-  return impl_->guarded("saving state", [&]() -> Status {
-    impl_->db.exec("PRAGMA synchronous = FULL");
-    const auto write = [&] {
-      SQLite::Statement insert(impl_->db,
-                               "INSERT INTO state(run, name, json) VALUES(?, ?, ?) ON CONFLICT DO "
-                               "UPDATE SET json = excluded.json");
-      SQLite::bind(insert, run, name, json);
-      insert.exec();
-      return absl::OkStatus();
-    };
-    const Status status = impl_->guarded("saving state", write);
-    impl_->db.exec("PRAGMA synchronous = NORMAL");
-    return status;
-  });
-}
-
-StatusOr<std::optional<std::string>> Store::state(const std::string& run, const std::string& name) {
-  return impl_->guarded("reading state", [&]() -> StatusOr<std::optional<std::string>> {
-    SQLite::Statement query(impl_->db, "SELECT json FROM state WHERE run = ? AND name = ?");
-    SQLite::bind(query, run, name);
-    if (!query.executeStep()) return std::nullopt;
-    return query.getColumn(0).getString();
-  });
-}
-
 Status Store::check() {
   return impl_->guarded("checking", [&]() -> Status {
     CHANAS_RETURN_IF_ERROR(impl_->check_pages("integrity_check"));

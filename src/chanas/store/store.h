@@ -1,6 +1,6 @@
 #pragma once
-// Devices, workloads, tuning records and run state in one SQLite file (WAL). The latency table is a
-// view of the records. What add_records acknowledged survives kill -9.
+// Devices, workloads and tuning records in one SQLite file (WAL). The latency table is a view of
+// the records. What add_records acknowledged survives kill -9.
 
 #include <cstdint>
 #include <memory>
@@ -85,11 +85,6 @@ class Store {
   StatusOr<std::optional<Workload>> workload(const std::string& fingerprint);
   // Every key that has records, with its count.
   StatusOr<std::vector<std::pair<RecordKey, int64_t>>> keys();
-
-  // Small state of runs: one JSON text per (run, name). On disk when it returns, even if the
-  // machine then loses power (records may lose their last moments there).
-  Status put_state(const std::string& run, const std::string& name, const std::string& json);
-  StatusOr<std::optional<std::string>> state(const std::string& run, const std::string& name);
 
   // OK when the file is sound (PRAGMA integrity_check and foreign_key_check), else kDataLoss with
   // the first finding.

@@ -213,17 +213,6 @@ TEST(Store, AddsAllOrNone) {
   EXPECT_EQ(store->records(workload.fingerprint(), small_key())->size(), 1u);
 }
 
-TEST(Store, KeepsTheStateOfRuns) {
-  auto store = open_store();
-  EXPECT_FALSE(store->state("run", "tune")->has_value());
-  ASSERT_TRUE(store->put_state("run", "tune", "{\"a\": 1}").ok());
-  ASSERT_TRUE(store->put_state("run", "train", "[]").ok());
-  ASSERT_TRUE(store->put_state("run", "tune", "{\"a\": 2}").ok());
-  EXPECT_EQ(**store->state("run", "tune"), "{\"a\": 2}");
-  EXPECT_EQ(**store->state("run", "train"), "[]");
-  EXPECT_FALSE(store->state("other", "tune")->has_value());
-}
-
 // Children that open one new file at the same moment and write to it.
 TEST(Store, ServesSeveralProcesses) {
   constexpr int kFiles = 20, kProcesses = 6, kRounds = 5;

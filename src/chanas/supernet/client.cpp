@@ -60,9 +60,10 @@ std::vector<std::string> words_of(const std::string& text) {
 }
 
 // Runs `<launcher> chanas-nn <job> <path>` and returns its result event. Other events go to
-// on_event.
+// on_event. `input` is what it finds on its standard input ("-" as path).
 StatusOr<Json> run_program(const std::string& job, const std::string& path,
-                           const std::string& program, const std::string& launcher,
+                           const std::string& input, const std::string& program,
+                           const std::string& launcher,
                            const std::function<void(const Json&)>& on_event) {
   CHANAS_RETURN_IF_ERROR(check_cancelled());
   const std::string executable =
@@ -76,6 +77,8 @@ StatusOr<Json> run_program(const std::string& job, const std::string& path,
   if (!command.empty()) command.insert(command.begin(), "/usr/bin/env");  // it looks in PATH
   command.insert(command.end(), {executable, job, path});
   CHANAS_ASSIGN_OR_RETURN(ChildProcess child, ChildProcess::start(command));
+  // One that does not take it is dead, and says so below.
+  if (!input.empty()) child.write_line(input).IgnoreError();
   child.close_input();
   for (;;) {
     StatusOr<std::string> line = child.read_line(-1);
@@ -119,10 +122,8 @@ StatusOr<Json> run_program(const std::string& job, const std::string& path,
 
 StatusOr<Json> run_job(const std::string& job, const Json& description, const std::string& program,
                        const std::function<void(const Json&)>& on_event) {
-  const TemporaryFolder folder("chanas-nn");
-  const std::string path = join_path(folder.path(), "job.json");
-  CHANAS_RETURN_IF_ERROR(write_json(path, description));
-  return run_program(job, path, program, "", on_event);
+  const std::string text = description.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return run_program(job, "-", text, program, "", on_event);
 }
 
 template <typename T>
@@ -155,7 +156,7 @@ StatusOr<TrainResult> run_training(Json job, const TrainConfig& config, const Su
   StatusOr<Json> result;
   for (int attempt = 0;; ++attempt) {
     result = alone ? run_job("train", job, files.program, on_event)
-                   : run_program("train", path, files.program, config.launcher, on_event);
+                   : run_program("train", path, "", files.program, config.launcher, on_event);
     const bool lost = absl::IsAborted(result.status()) || absl::IsUnavailable(result.status());
     if (alone || !lost || cancelled() || attempt == config.max_restarts) break;
     log_warning_line(fmt::format("{}; starting all ranks again, {} of {}", message(result.status()),

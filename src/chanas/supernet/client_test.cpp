@@ -224,6 +224,32 @@ TEST_F(ClientTest, TellsWhatHappenedToTheProgram) {
   EXPECT_THAT(std::string(message(odd.status())), HasSubstr("did you mean \"images\"?"));
 }
 
+TEST_F(ClientTest, ALauncherMayTalk) {
+  config_.launcher = "env";
+  SupernetFiles talkative = files("launched");
+  talkative.program = script("echo hello\necho '{\"event\": \"result\", \"steps\": 7}'\n");
+  const auto result = train_supernet(space_, data_, config_, talkative, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->steps, 7);
+}
+
+TEST_F(ClientTest, AnInterruptionThatCouldNotSaveSaysSo) {
+  SupernetFiles full = files("full");
+  ASSERT_TRUE(write_file_atomic(join_path(folder_.path(), "last"),
+                                R"({"event": "error", "code": 8, "message": "disk full"})"
+                                "\n")
+                  .ok());
+  full.program = script(
+      "trap 'cat ${0%script}last; exit 1' INT\n"
+      "echo '{\"event\": \"progress\", \"step\": 1}'\n"
+      "while :; do sleep 0.05; done\n");
+  const auto stop = [](const TrainProgress&) { request_cancellation(); };
+  const Status status = train_supernet(space_, data_, config_, full, stop).status();
+  reset_cancellation();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_THAT(std::string(message(status)), HasSubstr("disk full"));
+}
+
 TEST(JobTest, SettingsReadBack) {
   TrainConfig config;
   config.learning_rate = 0.123456789012345;

@@ -23,6 +23,7 @@ void fields(S& s, const V& visit) {
   visit("ranking_share", s.ranking_share);
   visit("test_share", s.test_share);
   visit("memory_mb", s.memory_mb);
+  visit("cache", s.cache);
   visit("max_damaged", s.max_damaged);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// What chanas-nn and its client say to each other. A job is a JSON file; the answer is one JSON
-// object a line on standard output, told apart by "event":
+// What chanas-nn and its client say to each other. A job is a JSON text, in a file or on standard
+// input ("-"); the answer is one JSON object a line on standard output, told apart by "event":
 //   {"event": "progress", ...}                 TrainProgress, or {"share": x}
 //   {"event": "accuracy", "index": i, "accuracy": x}
 //   {"event": "warning", "text": "..."}         and "note", also for people

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <iostream>
+#include <iterator>
 #include <map>
 #include <new>
 #include <nlohmann/json.hpp>
@@ -227,6 +229,10 @@ const std::map<std::string, Status (*)(const Json&)>& jobs() {
   return all;
 }
 
+StatusOr<Json> read_standard_input() {
+  return parse_json(std::string(std::istreambuf_iterator<char>(std::cin), {}));
+}
+
 // The one place where LibTorch's, the JSON library's and the system's exceptions end.
 Status run(const std::string& name, const std::string& path) {
   const auto job = jobs().find(name);
@@ -234,7 +240,7 @@ Status run(const std::string& name, const std::string& path) {
     return absl::InvalidArgumentError(fmt::format(
         "unknown job \"{}\", expected data, train, evaluate, fit-predictor or export", name));
   }
-  CHANAS_ASSIGN_OR_RETURN(Json description, read_json(path));
+  CHANAS_ASSIGN_OR_RETURN(Json description, path == "-" ? read_standard_input() : read_json(path));
   try {
     return job->second(description);
   } catch (const Json::exception& error) {
@@ -255,7 +261,8 @@ Status run(const std::string& name, const std::string& path) {
 int main(int argc, char** argv) {
   chanas::install_signal_handlers();
   if (argc != 3) {
-    std::fputs("usage: chanas-nn <data|train|evaluate|fit-predictor|export> <job.json>\n", stderr);
+    std::fputs("usage: chanas-nn <data|train|evaluate|fit-predictor|export> <job.json, or ->\n",
+               stderr);
     return 2;
   }
   chanas::keep_standard_output_for_events();

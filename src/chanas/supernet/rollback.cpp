@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace chanas {
 namespace {
 
 constexpr int kMost = 10;
+constexpr size_t kPoints = 2;
+constexpr int kApart = 50;  // steps; the mean shows a collapse within about 20
 constexpr double kMeanWeight = 0.05;
 constexpr double kLearnt = 0.85, kCollapsed = 0.99;  // of the loss at chance
 
@@ -24,15 +27,17 @@ bool Rollback::follow(double loss, TrainState& state) const {
 
 void Rollback::remember(const TrainState& state, std::span<const float> values,
                         std::span<const float> velocity) {
-  const bool rising = state.mean_loss > (state.least_loss + chance_) / 2;
-  if (!values_.empty() && rising && state.least_loss < kLearnt * chance_) return;
-  state_ = state;
-  values_.assign(values.begin(), values.end());
-  velocity_.assign(velocity.begin(), velocity.end());
+  if (!points_.empty()) {
+    const bool rising = state.mean_loss > (state.least_loss + chance_) / 2;
+    if (rising && state.least_loss < kLearnt * chance_) return;
+    if (state.step < points_.back().state.step + kApart || state.step <= failed_at_) return;
+  }
+  if (points_.size() == kPoints) points_.erase(points_.begin());
+  points_.push_back({state, {values.begin(), values.end()}, {velocity.begin(), velocity.end()}});
 }
 
 Status Rollback::go_back(const std::string& why, double learning_rate, TrainState& state,
-                         std::span<float> values, std::span<float> velocity) const {
+                         std::span<float> values, std::span<float> velocity) {
   const int rollbacks = state.rollbacks + 1;
   const double scale = state.rate_scale / 2;
   if (rollbacks > kMost) {
@@ -41,11 +46,15 @@ Status Rollback::go_back(const std::string& why, double learning_rate, TrainStat
         "in a new folder",
         why, state.step, kMost, learning_rate));
   }
-  state = state_;
+  // Where the last one failed again, it may have been failing already.
+  if (state.step <= failed_at_ && points_.size() > 1) points_.pop_back();
+  failed_at_ = std::max(failed_at_, state.step);
+  const Point& point = points_.back();
+  state = point.state;
   state.rollbacks = rollbacks;
   state.rate_scale = scale;
-  std::copy(values_.begin(), values_.end(), values.begin());
-  std::copy(velocity_.begin(), velocity_.end(), velocity.begin());
+  std::copy(point.values.begin(), point.values.end(), values.begin());
+  std::copy(point.velocity.begin(), point.velocity.end(), velocity.begin());
   return absl::OkStatus();
 }
 

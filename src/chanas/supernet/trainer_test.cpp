@@ -266,6 +266,28 @@ TEST_F(TrainerTest, RollsBackFromACollapse) {
   EXPECT_GT(result.accuracy_largest, 0.6);
 }
 
+// Else a kill would go on with what was taken back, at the old rate.
+TEST_F(TrainerTest, ARollbackTakesCheckpointsBackToo) {
+  config_.epochs = 35;
+  config_.random_nets = 0;
+  config_.checkpoint_every_s = 0;
+  int shoves = 0;
+  int64_t newest = -1, back_at = -1;
+  on_gradient_ = [&](int64_t step, std::span<float> gradient) {
+    if (!warnings_.empty() && back_at < 0) {
+      back_at = step;
+      const std::string file = std::filesystem::path(weight_files("a").front()).filename();
+      newest = std::stoll(file.substr(std::string("checkpoint-").size()));
+    }
+    if (step != 150 || shoves++ > 0) return;
+    config_.clip = 0;
+    for (float& g : gradient) g = 1e3f;
+  };
+  EXPECT_GE(completed("a").rollbacks, 1);
+  EXPECT_GE(back_at, 0);
+  EXPECT_EQ(newest, back_at);
+}
+
 TEST_F(TrainerTest, FallsBackToTheCheckpointBefore) {
   completed("undisturbed");
   config_.checkpoint_every_s = 0;

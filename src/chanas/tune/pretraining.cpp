@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 #include <utility>
+
+#include "chanas/base/file.h"
 
 namespace chanas {
 
@@ -102,7 +103,7 @@ StatusOr<std::vector<Lesson>> lessons_of(const std::string& learn, const Target&
   std::vector<Lesson> lessons;
   if (learn == "none") return lessons;
   if (learn != "shipped") {
-    if (!std::filesystem::exists(learn)) {
+    if (!file_exists(learn)) {
       return absl::NotFoundError(
           "no store '" + learn +
           "' to learn from; expected a store's file, \"shipped\" or \"none\"");

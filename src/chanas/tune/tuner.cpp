@@ -29,6 +29,8 @@ constexpr int kRescueTrials = 16;
 constexpr double kConfirmations = 4;
 // Best schedules that a lesson of the same workload passes on.
 constexpr size_t kHints = 3;
+// A default that is unstable says nothing about the schedule that all others are compared with.
+constexpr int kDefaultAttempts = 3;
 // When that many trials have failed and none was ever valid, the device is probably broken, not the
 // schedules: other schedules get their chance before further defaults, then tuning ends.
 constexpr int kSuspicious = 64;
@@ -46,6 +48,7 @@ struct Task {
   bool in_row = false;               // one of an element's best cut holds it
   bool exhausted = false;
   bool unsteady = false;       // its best one could not be measured again
+  int unsteady_defaults = 0;   // not recorded
   std::set<Schedule> pending;  // in the batch being made
 
   bool valid() const { return history.best_us() > 0; }
@@ -336,6 +339,9 @@ Status Tuner::measure(const std::vector<Slot>& batch, const MeasurePlan& plan) {
         continue;
       }
       task.exhausted = false;  // by what was believed of its best one
+    } else if (results[i].error == TrialError::kUnstable && batch[i].proposal.origin == "default" &&
+               ++task.unsteady_defaults < kDefaultAttempts) {
+      continue;
     }
     measured.push_back(&task);
     records.push_back({.workload = task.fingerprint,

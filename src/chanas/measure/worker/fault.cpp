@@ -53,6 +53,8 @@ void inject_fault(const Json& request) {
   if (!concerns(fault, request)) return;
   active = fault[0];
   if (active == "crash") ::raise(SIGSEGV);
+  static int calls = 0;
+  if (active == "late" && ++calls == 4) ::raise(SIGSEGV);
   if (active == "hang") {
     for (;;) ::pause();
   }

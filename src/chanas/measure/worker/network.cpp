@@ -22,7 +22,7 @@ constexpr uint64_t kSeed = 1;
 
 size_t kept_kernels() {
   const int64_t memory = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE);
-  return static_cast<size_t>(std::clamp<int64_t>(memory / kMemoryShare / kKernelBytes, 256, 8192));
+  return static_cast<size_t>(std::clamp<int64_t>(memory / kMemoryShare / kKernelBytes, 256, 4096));
 }
 
 double now_us() { return static_cast<double>(chanas_now_ns()) * 1e-3; }

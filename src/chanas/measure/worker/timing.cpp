@@ -5,7 +5,13 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <set>
+#include <tuple>
 
+#include "chanas/base/file.h"
 #include "chanas/base/stats.h"
 
 namespace chanas {
@@ -46,6 +52,22 @@ std::vector<int> usable_cores() {
     if (CPU_ISSET(core, &set)) cores.push_back(core);
   }
   return cores;
+}
+
+// A file of the system about a core; empty where there is none.
+std::string core_file(int core, const std::string& name) {
+  const auto text = read_file(fmt::format("/sys/devices/system/cpu/cpu{}/{}", core, name));
+  return text.ok() ? text->substr(0, text->find('\n')) : "";
+}
+
+// Read once: pinning must take no time.
+const CoreFacts& facts_of(int core) {
+  static auto& known = *new std::map<int, CoreFacts>;
+  if (const auto found = known.find(core); found != known.end()) return found->second;
+  std::string speed = core_file(core, "cpufreq/cpuinfo_max_freq");
+  if (speed.empty()) speed = core_file(core, "cpu_capacity");
+  return known[core] = {core, core_file(core, "topology/thread_siblings_list"),
+                        std::atoll(speed.c_str())};
 }
 
 void set_affinity(pthread_t thread, const std::vector<int>& cores) {
@@ -185,17 +207,32 @@ MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int sam
   return result;
 }
 
+std::vector<int> best_cores(std::vector<CoreFacts> cores) {
+  std::ranges::sort(cores, {}, &CoreFacts::core);
+  std::set<std::string> seen;
+  std::vector<std::tuple<bool, int64_t, int>> order;
+  for (const CoreFacts& c : cores) {
+    const bool first = c.siblings.empty() || seen.insert(c.siblings).second;
+    order.emplace_back(first, c.speed, c.core);
+  }
+  std::ranges::sort(order, std::greater<>());
+  std::vector<int> best;
+  for (const auto& [first, speed, core] : order) best.push_back(core);
+  return best;
+}
+
 Pinned::Pinned(chanas_runtime* runtime) : runtime_(runtime), cores_(usable_cores()) {
-  int threads = chanas_runtime_threads(runtime_);
-  int count = static_cast<int>(cores_.size());
-  if (count < threads) {
+  const auto threads = static_cast<size_t>(chanas_runtime_threads(runtime_));
+  if (cores_.size() < threads) {
     cores_.clear();
     return;
   }
-  // From the end: the system's own work prefers the first core.
-  for (int i = 0; i < threads; ++i) {
-    set_affinity(i == 0 ? ::pthread_self() : chanas_runtime_thread(runtime_, i),
-                 {cores_[static_cast<size_t>(count - 1 - i)]});
+  std::vector<CoreFacts> facts;
+  for (const int core : cores_) facts.push_back(facts_of(core));
+  const std::vector<int> best = best_cores(std::move(facts));
+  for (size_t i = 0; i < threads; ++i) {
+    set_affinity(i == 0 ? ::pthread_self() : chanas_runtime_thread(runtime_, static_cast<int>(i)),
+                 {best[i]});
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "chanas/measure/measure.h"
@@ -39,6 +40,17 @@ void use_scratch(chanas_runtime* runtime, size_t bytes);
 // too much twice, kCrash when the call fails. `cold`: never two calls in a row, the second of which
 // would find warm what the first has used.
 MeasureResult time_call(const TimedCall& timed, chanas_runtime* runtime, int samples, bool cold);
+
+// What decides on which cores is measured.
+struct CoreFacts {
+  int core = 0;
+  std::string siblings;  // all hardware threads of its core, as the system writes them
+  int64_t speed = 0;     // higher is faster; 0: not known
+};
+// The cores in the order in which threads get them: hardware threads with a core of their own
+// before second ones of a core, faster before slower ones (hybrid processors), and of equal ones
+// the last, as the system's own work prefers the first.
+std::vector<int> best_cores(std::vector<CoreFacts> cores);
 
 // Pins the calling thread and the runtime's own threads to one core each, and lets them go again.
 class Pinned {

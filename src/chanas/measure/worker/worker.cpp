@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <iterator>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,8 +15,8 @@
 namespace chanas {
 namespace {
 
-// Kernels that are kept; the parent uses their names again for every batch, so that more means that
-// it has given up on the oldest.
+// Kernels that are kept; the parent uses their names again for every batch, ascending, so that
+// those with larger names than the newest are the ones it has given up on.
 constexpr size_t kKeptKernels = 256;
 
 // The canary's calls; the median of their later half is its time.
@@ -117,7 +118,8 @@ StatusOr<Json> Worker::build(const Json& request) {
     std::unique_ptr<Kernel> kernel = build_kernel(made->space, made->schedule, runtime,
                                                   references_.get(made->space.workload), result);
     if (kernel) {
-      while (kernels_.size() >= kKeptKernels) kernels_.erase(kernels_.begin());
+      kernels_.erase(name);
+      while (kernels_.size() >= kKeptKernels) kernels_.erase(std::prev(kernels_.end()));
       kernels_[name] = std::move(kernel);
     }
   } catch (const std::bad_alloc&) {
