@@ -19,9 +19,10 @@ namespace {
 
 // Loading the compiler takes well under a second.
 constexpr double kStartTimeoutS = 30;
-// A process that has answered this often and grown by this much is replaced.
+// A process that has answered this often and become this large is replaced: every kernel leaves a
+// little behind.
 constexpr int kRepliesBeforeRetirement = 100;
-constexpr int64_t kGrowthBytes = int64_t{512} << 20;
+constexpr int64_t kLargestBytes = int64_t{240} << 20;
 
 // Memory is made of huge pages, where the system grants them, as an exported library's is: a
 // network walks over more of it than the TLB reaches with small ones.
@@ -132,7 +133,6 @@ StatusOr<Json> KernelChild::call(std::string_view op, Json fields, double timeou
   ++replies_;
   Json rss = reply->value("rss_bytes", Json());
   rss_bytes_ = rss.is_number() ? rss.get<int64_t>() : 0;
-  if (replies_ == kRepliesBeforeRetirement / 10) first_rss_bytes_ = rss_bytes_;
   return reply;
 }
 
@@ -158,7 +158,7 @@ Status KernelChild::explain_end(const Status& status) {
 }
 
 void KernelChild::retire_if_grown() {
-  if (replies_ > kRepliesBeforeRetirement && rss_bytes_ > first_rss_bytes_ + kGrowthBytes) {
+  if (replies_ > kRepliesBeforeRetirement && rss_bytes_ > kLargestBytes) {
     process_.reset();
   }
 }

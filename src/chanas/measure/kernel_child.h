@@ -38,8 +38,7 @@ class KernelChild {
   int generation() const { return generation_; }
   bool running() const { return process_.has_value(); }
   void kill() { process_.reset(); }
-  // Ends the process when it has grown much since its first answers; the next ensure() starts a
-  // fresh one.
+  // Ends the process when it has answered often and is large; the next ensure() starts a fresh one.
   void retire_if_grown();
 
  private:
@@ -58,7 +57,7 @@ class KernelChild {
   int64_t next_id_ = 1;
   int generation_ = 0;
   int replies_ = 0;  // of this process
-  int64_t rss_bytes_ = 0, first_rss_bytes_ = 0;
+  int64_t rss_bytes_ = 0;
 };
 
 }  // namespace chanas
