@@ -28,7 +28,9 @@ std::vector<std::string> split(std::string_view text) {
 
 bool concerns(const std::vector<std::string>& fault, const Json& request) {
   std::string wanted = fault.size() > 1 ? fault[1] : "build";
-  if (request.value("op", "") != wanted) return false;
+  const std::string op = request.value("op", "");
+  if (fault[0] == "late" && op == "canary") return true;
+  if (op != wanted) return false;
   if (fault.size() < 3) return true;
   StatusOr<Workload> workload = workload_from_json(request.value("workload", Json()));
   return workload.ok() && workload->fingerprint() == fault[2];
@@ -54,7 +56,7 @@ void inject_fault(const Json& request) {
   active = fault[0];
   if (active == "crash") ::raise(SIGSEGV);
   static int calls = 0;
-  if (active == "late" && ++calls == 4) ::raise(SIGSEGV);
+  if (active == "late" && request.value("op", "") == "run" && ++calls == 4) ::raise(SIGSEGV);
   if (active == "hang") {
     for (;;) ::pause();
   }
@@ -72,7 +74,7 @@ double disturb_canary(double us) {
   if (active == "jolt") return calls == 2 ? 200 : 100;
   if (active == "neighbour") return calls == 3 || calls == 6 || calls == 8 ? 200 : 100;
   if (active == "drift") return 100 * std::pow(0.8, calls);
-  return active == "steady" ? 100 : us;
+  return active == "steady" || active == "late" ? 100 : us;
 }
 
 std::string_view garbage_reply() { return active == "garbage" ? "\x01\x02 garbage" : ""; }
