@@ -119,8 +119,7 @@ StatusOr<std::string> target_folder(const std::string& path) {
   if (replaceable) return folder.string();
   return absl::InvalidArgumentError(
       fmt::format("{} is there and no export (it lacks manifest.json or plan.json), and an export "
-                  "replaces the whole "
-                  "folder; name another one, or remove it",
+                  "replaces the whole folder; name another one, or remove it",
                   folder.string()));
 }
 

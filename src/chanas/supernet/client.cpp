@@ -44,8 +44,9 @@ Status last_words(ChildProcess& child) {
   Status last = obeyed ? absl::CancelledError("interrupted, state saved") : died(exit);
   for (StatusOr<std::string> line = child.read_line(0); line.ok(); line = child.read_line(0)) {
     const StatusOr<Json> event = parse_json(*line);
-    if (!event.ok() || !event->is_object() || event->value("event", "") != "error") continue;
+    if (!event.ok() || !event->is_object()) continue;
     try {
+      if (event->value("event", "") != "error") continue;
       const Status error = error_of(*event);
       if (!absl::IsCancelled(error)) last = annotate(error, "interrupted");
     } catch (const Json::exception&) {  // of a launcher
