@@ -315,8 +315,8 @@ TEST(Structured, StripsOtherWidthsAndSharedReductions) {
   EXPECT_THAT(texts("conv1x1", "14x14 112->672", 2), ElementsAre("op1.vector=8 "));
 }
 
-// Changes of the default or of the space are changes of what every untuned network runs: they must
-// be seen here, and raise kScheduleVersion.
+// Changes of the default change what every untuned network runs, and must be seen here; changes of
+// the fields or their meaning raise kScheduleVersion.
 TEST(ScheduleGolden, DefaultsAndSizes) {
   struct Golden {
     std::string kind, text, schedule;
@@ -339,7 +339,7 @@ TEST(ScheduleGolden, DefaultsAndSizes) {
        118272},
       {"conv1x1+depthwise", "112x112 16->64",
        "op1.vector=16 op1.channel_vectors=4 op1.pixels=6 op1.unroll=1 op1.order=0 op1.parallel=1 "
-       "op2.channel_vectors=1 op2.pixels=14 op2.unroll=0 op2.order=0 op2.border=0 op2.slice=1 "
+       "op2.channel_vectors=2 op2.pixels=8 op2.unroll=0 op2.order=0 op2.border=0 op2.slice=1 "
        "op2.strip=0 op2.parallel=1",
        2.39501e+08},
       {"conv1x1+depthwise+conv1x1", "14x14 80->200",
@@ -407,6 +407,31 @@ TEST(Default, WideMapsAreNotCopied) {
   EXPECT_EQ(border(112, 2), 0);
   EXPECT_EQ(border(56, 1), 1);  // both ends of a row
   EXPECT_EQ(border(14, 1), 1);
+}
+
+// Tiles that fit into the registers; rows outermost, several vectors wide, where the input streams.
+TEST(Default, DepthwiseTilesByWindowAndMap) {
+  const auto tile = [](Shape in, int kernel, int stride) {
+    Graph graph;
+    graph.add({.kind = OpKind::kInput, .name = "op0", .inputs = {}, .shape = in});
+    graph.add({.kind = OpKind::kDepthwise,
+               .name = "op1",
+               .inputs = {0},
+               .shape = {in.h / stride, in.w / stride, in.c},
+               .kernel = kernel,
+               .stride = stride});
+    const ScheduleSpace space = schedule_space(make_workload(graph, {1}), avx512(), 1);
+    const Schedule schedule = default_schedule(space);
+    return std::vector{space.value(schedule, "op1.channel_vectors"),
+                       space.value(schedule, "op1.pixels"), space.value(schedule, "op1.order")};
+  };
+  EXPECT_THAT(tile({28, 28, 120}, 5, 1), ElementsAre(1, 14, 0));
+  EXPECT_THAT(tile({28, 28, 128}, 3, 1), ElementsAre(2, 7, 0));
+  EXPECT_THAT(tile({7, 7, 960}, 5, 1), ElementsAre(2, 7, 0));
+  EXPECT_THAT(tile({22, 22, 336}, 5, 1), ElementsAre(1, 12, 0));  // not 22
+  EXPECT_THAT(tile({56, 56, 40}, 5, 2), ElementsAre(1, 7, 0));    // not 14
+  EXPECT_THAT(tile({112, 112, 64}, 5, 2), ElementsAre(4, 3, 1));
+  EXPECT_THAT(tile({112, 112, 96}, 7, 2), ElementsAre(2, 6, 1));
 }
 
 // Half vectors where they compute a tenth less and nobody pays for it.
