@@ -21,8 +21,8 @@ namespace {
 constexpr double kStartTimeoutS = 30;
 // A process that has answered this often and become this large is replaced: every kernel leaves a
 // little behind.
-constexpr int kRepliesBeforeRetirement = 100;
-constexpr int64_t kLargestBytes = int64_t{240} << 20;
+constexpr int kRepliesBeforeRetirement = 16;
+constexpr int64_t kLargestBytes = int64_t{220} << 20;
 
 // Memory is made of huge pages, where the system grants them, as an exported library's is: a
 // network walks over more of it than the TLB reaches with small ones.

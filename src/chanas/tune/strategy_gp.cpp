@@ -18,15 +18,16 @@ namespace {
 constexpr int kChildren = 128;        // candidates per proposal
 constexpr int kRandomPoints = 48;     // and random ones among them
 constexpr size_t kDrafted = 96;       // of both that the draft model leaves over
-constexpr int kDraftsPerStart = 4;    // random points of which the draft model picks a start
+constexpr int kDraftsPerStart = 8;    // random points of which the draft model picks a start
 constexpr size_t kOwnPoints = 256;    // of a workload that the model learns from
 constexpr size_t kOtherPoints = 160;  // of the other workloads of the kind, nearest first
 constexpr size_t kEnoughOthers = 16;  // valid trials of others that make random starts needless
 constexpr size_t kFitPoints = 128;    // for the hyper-parameters
 constexpr int kFitIterations = 30;
 constexpr size_t kFirstFit = 8;  // trials of the kind; again whenever they have doubled
-constexpr size_t kStale = 8;  // trials without gain after which the neighbours of the best follow
-constexpr size_t kDoubt = 4;  // trials without gain after which the model is not always asked
+// Trials without gain after which the neighbours of the best follow, and the model is not always
+// asked.
+constexpr size_t kStale = 8;
 constexpr double kGain = 0.002;  // relative; less is noise
 
 using Entries = std::vector<const Experience::Entry*>;
@@ -266,7 +267,7 @@ class GpStrategy : public SearchStrategy {
     }
     const Standing now = standing(state.history);
     // Where the model is wrong about a region it would never look there, and never learn.
-    if (now.stale >= kDoubt && state.tried() % 3 == 0) {
+    if (now.stale >= kStale && state.tried() % 3 == 0) {
       if (auto child = unjudged(state, rng)) return child;
     }
     Candidates candidates;
