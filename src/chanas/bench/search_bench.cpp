@@ -320,10 +320,11 @@ Status compare(const CompareFlags& flags) {
       all.push_back(std::move(curves));
     }
     if (verdict.ok()) verdict = check_arrival(workload.describe(), all);
-    Status lead = check_lead(workload.describe() + ", mean", here);
-    if (lead.ok()) lead = check_lead(workload.describe() + ", median", here_median);
-    if (!lead.ok()) fmt::print("  missed: {}\n", lead.message());
-    if (verdict.ok() && flags.check) verdict = lead;
+    for (const auto& [of, values] : {std::pair("mean", &here), std::pair("median", &here_median)}) {
+      const Status lead = check_lead(fmt::format("{}, {}", workload.describe(), of), *values);
+      if (!lead.ok()) fmt::print("  missed: {}\n", lead.message());
+      if (verdict.ok() && flags.check) verdict = lead;
+    }
     CHANAS_RETURN_IF_ERROR(draw(join_path(flags.out, fmt::format("search_{}.svg", ++index)),
                                 workload.describe(), all));
   }

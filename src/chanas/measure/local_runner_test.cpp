@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <set>
 #include <thread>
 
 #include "chanas/base/cancellation.h"
@@ -235,6 +236,25 @@ TEST(LocalRunner, ReplacesChildrenKilledFromOutside) {
   }
   runner.reset();
   EXPECT_TRUE(children().empty()) << "no child outlives the runner";
+}
+
+// The bound of 300 MB is that of a worker on a small machine.
+TEST(LocalRunner, ReplacesChildrenThatGrow) {
+  std::unique_ptr<Runner> runner = make("leak", 1);
+  std::set<pid_t> seen;
+  for (int i = 0; i < 20; ++i) {
+    measure(*runner, {candidate(*runner, 8)});
+    for (const pid_t pid : children()) {
+      seen.insert(pid);
+      const auto memory = read_file("/proc/" + std::to_string(pid) + "/statm");
+      long pages = 0, resident = 0;
+      ASSERT_TRUE(memory.ok());
+      ASSERT_EQ(std::sscanf(memory->c_str(), "%ld %ld", &pages, &resident), 2);
+      EXPECT_LT(resident * ::sysconf(_SC_PAGESIZE), 300'000'000) << "after " << i + 1;
+    }
+  }
+  EXPECT_GT(seen.size(), 1u);
+  EXPECT_LT(seen.size(), 10u) << "not for every candidate";
 }
 
 TEST(LocalRunner, InterruptionEndsAHangingBuild) {

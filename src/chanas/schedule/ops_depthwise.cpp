@@ -72,10 +72,11 @@ OpChoices defaults(const OpContext& context, int vector) {
   OpChoices values;
   const int width = context.role().view.w;
   const int needed = needed_vectors(context.role().view.c, vector);
+  const bool streamed = streams(context);
   int vectors = 1, longest = 14;
   if (context.target.gpu()) {
     longest = 24;
-  } else if (streams(context)) {
+  } else if (streamed) {
     vectors = needed % 4 == 0 ? 4 : needed % 2 == 0 ? 2 : needed % 3 == 0 ? 3 : 1;
     longest = 12 / vectors;
   } else if (needed % 2 == 0 && (context.op().kernel <= 3 || width <= 7)) {
@@ -91,7 +92,7 @@ OpChoices defaults(const OpContext& context, int vector) {
   values.channel_vectors = tile.channel_vectors;
   values.pixels = tile.pixels;
   values.unroll = 0;
-  values.order = streams(context) ? 1 : 0;
+  values.order = streamed ? 1 : 0;
   values.border = 0;
   values.slice = context.has_producer() ? 1 : 0;
   values.parallel = default_parallel(context);

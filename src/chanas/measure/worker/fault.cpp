@@ -61,6 +61,8 @@ void inject_fault(const Json& request) {
     for (;;) ::pause();
   }
   if (active == "memory") eat_memory();
+  static std::vector<std::string> leaked;
+  if (active == "leak") leaked.emplace_back(size_t{32} << 20, '.');
 }
 
 void disturb_output(float* output) {
