@@ -56,24 +56,26 @@ Check check_clock(Runner& runner) {
   Workload workload = unit_element(unit).cuts[0].groups[0].workload;
   ScheduleSpace space = schedule_space(workload, runner.target(), 1);
   std::vector<Candidate> one = {{workload, default_schedule(space)}};
+  const std::string quiet =
+      "stop other programs; on bare metal fix the clock: cpupower frequency-set -g performance";
   std::vector<double> times;
   for (int i = 0; i < 5; ++i) {
     auto results = runner.measure(one, MeasurePlan{});
     if (!results.ok())
       return {"device", false, std::string(results.status().message()), "see the message"};
-    if (!(*results)[0].ok()) {
-      return {"device", false, (*results)[0].message,
-              "a default schedule must run: please report this"};
-    }
-    times.push_back((*results)[0].latency_us);
+    const MeasureResult& result = (*results)[0];
+    if (result.error == TrialError::kUnstable)
+      return {"device clock", false, result.message, quiet};
+    if (!result.ok())
+      return {"device", false, result.message, "a default schedule must run: please report this"};
+    times.push_back(result.latency_us);
   }
   double middle = median(times);
   double spread = (percentile(times, 1) - percentile(times, 0)) / middle;
-  return {
-      "device clock", spread < 0.25,
-      fmt::format("{:.1f} us for {}, {:.0f} % spread over 5 measurements", middle,
-                  workload.describe(), spread * 100),
-      "stop other programs; on bare metal fix the clock: cpupower frequency-set -g performance"};
+  return {"device clock", spread < 0.25,
+          fmt::format("{:.1f} us for {}, {:.0f} % spread over 5 measurements", middle,
+                      workload.describe(), spread * 100),
+          quiet};
 }
 
 Status doctor(const DeviceFlags& flags, const Globals& globals) {
@@ -116,7 +118,8 @@ Status doctor(const DeviceFlags& flags, const Globals& globals) {
   }
   if (globals.json) print_json(json);
   return ok ? absl::OkStatus()
-            : absl::UnavailableError("something is missing; each line above says how to mend it");
+            : absl::UnavailableError(
+                  "this machine is not ready; the lines above marked BAD say how to mend it");
 }
 
 }  // namespace
