@@ -1,5 +1,6 @@
 """What a user gets to read when something is wrong, and that nothing is lost."""
 import contextlib
+import json
 import os
 import pathlib
 import resource
@@ -153,6 +154,14 @@ class ErrorsTest(ChanasTestCase):
         self.assertIn("in use", done.stderr)
         first.kill()
         first.wait()
+
+    def test_doctor_tells_a_restless_clock_from_a_kernel_that_does_not_run(self):
+        for fault, found, mend in [("drift:canary", "device clock", "stop other programs"),
+                                   ("crash", "device", "please report this")]:
+            done = self.chanas("doctor", "--json", expect=69, environment={"CHANAS_KERNEL_FAULT": fault})
+            bad = [check for check in json.loads(done.stdout) if not check["ok"]]
+            self.assertEqual([check["check"] for check in bad], [found], bad)
+            self.assertIn(mend, bad[0]["mend"])
 
     def test_killed_children_do_not_end_a_run(self):
         if not shutil.which(str(BIN / "chanas-kernel")):
