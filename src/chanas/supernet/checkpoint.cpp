@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -20,6 +21,10 @@ constexpr int kVersion = 2;
 constexpr size_t kKept = 3;
 constexpr std::string_view kPrefix = "checkpoint-";
 const std::string kMomentum = "momentum.", kTeacher = "teacher.";
+std::string point_prefix(size_t index) { return fmt::format("point.{}.", index); }
+// Fields that came within the version: trainings begun before go on, with the first mean of the
+// gradient's norm too low.
+constexpr std::array<std::string_view, 2> kLater = {"point_gradient_norm", "failed_at"};
 
 // JSON files of a folder, newest first: steps and stages are zero padded, names sort as numbers.
 std::vector<std::string> checkpoint_files(const std::string& folder) {
@@ -60,6 +65,7 @@ void state_fields(S& s, const V& visit) {
   visit("seconds", s.seconds);
   visit("rate_scale", s.rate_scale);
   visit("rollbacks", s.rollbacks);
+  visit("failed_at", s.failed_at);
   visit("complete", s.complete);
   visit("gap", s.gap);
   visit("negative_gaps", s.negative_gaps);
@@ -88,8 +94,7 @@ Json state_to_json(const TrainState& state) {
 Status state_from_json(const Json& json, TrainState& state) {
   try {
     state_fields(state, [&](const char* name, auto& member) {
-      // Came within the version: trainings begun before it go on, with a first mean that is low.
-      if (name == std::string_view("point_gradient_norm") && !json.contains(name)) return;
+      if (std::ranges::find(kLater, name) != kLater.end() && !json.contains(name)) return;
       json.at(name).get_to(member);
     });
     for (const Json& point : json.at("history")) {
@@ -169,6 +174,16 @@ StatusOr<Checkpoint> read_checkpoint(const std::string& path, const std::string&
     if (!taught) continue;
     CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, kTeacher + p.name, p, checkpoint.teacher));
   }
+  if (!json.contains("points")) return checkpoint;
+  for (const Json& state : json["points"]) {
+    const std::string prefix = point_prefix(checkpoint.points.size());
+    RollbackPoint& point = checkpoint.points.emplace_back();
+    CHANAS_RETURN_IF_ERROR(annotate(state_from_json(state, point.state), path));
+    point.values.resize(size);
+    for (const Supernet::Parameter& p : parameters) {
+      CHANAS_RETURN_IF_ERROR(copy_tensor(file.parameters, prefix + p.name, p, point.values));
+    }
+  }
   return checkpoint;
 }
 
@@ -183,7 +198,7 @@ double TrainState::position() const {
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
                        std::span<const float> values, std::span<const float> momentum,
-                       std::span<const float> teacher) {
+                       std::span<const float> teacher, std::span<const RollbackPoint> points) {
   SafetensorsFile file;
   for (const Supernet::Parameter& p : parameters) {
     const auto part = [&](std::span<const float> from) {
@@ -193,7 +208,12 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
     file.parameters.set(p.name, part(values));
     file.parameters.set(kMomentum + p.name, part(momentum));
     if (!teacher.empty()) file.parameters.set(kTeacher + p.name, part(teacher));
+    for (size_t i = 0; i < points.size(); ++i) {
+      file.parameters.set(point_prefix(i) + p.name, part(points[i].values));
+    }
   }
+  Json earlier = Json::array();
+  for (const RollbackPoint& point : points) earlier.push_back(state_to_json(point.state));
   CHANAS_ASSIGN_OR_RETURN(std::string bytes, serialize_safetensors(file));
   const std::string path = json_path(folder, state);
   // Later ones are of a time that was taken back, and are not to be found after a kill.
@@ -206,6 +226,7 @@ Status save_checkpoint(const std::string& folder, const Json& identity,
   CHANAS_RETURN_IF_ERROR(write_json(path, {{"version", kVersion},
                                            {"identity", identity},
                                            {"state", state_to_json(state)},
+                                           {"points", std::move(earlier)},
                                            {"sha256", sha256_hex(bytes)}}));
   const std::vector<std::string> files = checkpoint_files(folder);
   const std::string best = join_path(folder, stem_of(state.best_step));

@@ -1,7 +1,8 @@
 #pragma once
 // Saved training: two files, the second one written last and pointing to the first by checksum.
 //   checkpoint-<step>-<stage>.safetensors   weights, momentum.<weight>, and teacher.<weight> if
-//                                           there is one
+//                                           there is one, and point.<i>.<weight> of the states to
+//                                           go back to
 //   checkpoint-<step>-<stage>.json          version, identity, state, SHA-256 of the other file
 // The last three of them are kept, and the one of best_step. Numbers in JSON read back to the same
 // bits.
@@ -28,6 +29,7 @@ struct TrainState {
   double seconds = 0;     // spent on it so far
   double rate_scale = 1;  // halved by each rollback
   int rollbacks = 0;
+  int64_t failed_at = -1;  // the last step that a rollback took back
   bool complete = false;
   // Sums over all steps.
   double gap = 0, negative_gaps = 0;
@@ -46,9 +48,16 @@ struct TrainState {
   double position() const;
 };
 
+// A state that a training may go back to (rollback.h). Its momentum is not kept.
+struct RollbackPoint {
+  TrainState state;
+  std::vector<float> values;  // as Supernet::values()
+};
+
 struct Checkpoint {
   TrainState state;
   std::vector<float> values, momentum, teacher;  // as Supernet::values(); teacher may be empty
+  std::vector<RollbackPoint> points;             // earlier ones first
   std::string path;                              // its JSON file
 };
 
@@ -59,7 +68,7 @@ struct Checkpoint {
 Status save_checkpoint(const std::string& folder, const Json& identity,
                        const std::vector<Supernet::Parameter>& parameters, const TrainState& state,
                        std::span<const float> values, std::span<const float> momentum,
-                       std::span<const float> teacher);
+                       std::span<const float> teacher, std::span<const RollbackPoint> points);
 
 // The newest checkpoint that is whole; each one that is not is told to `warn`. kNotFound: there is
 // none and never was. kDataLoss: there are some, and none can be read. kInvalidArgument: of another

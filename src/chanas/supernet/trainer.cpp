@@ -79,7 +79,7 @@ class Trainer {
     if (!state_.complete) {
       tell_plan();
       if (state_.steps == 0) make_plan();
-      rollback_.remember(state_, supernet_.values(), supernet_.momentum());
+      if (rollback_.points().empty()) rollback_.remember(state_, supernet_);
       CHANAS_RETURN_IF_ERROR(all_steps_or_save());
       CHANAS_RETURN_IF_ERROR(finish());
     }
@@ -104,6 +104,7 @@ class Trainer {
     std::copy(checkpoint->momentum.begin(), checkpoint->momentum.end(),
               supernet_.momentum().begin());
     if (!checkpoint->teacher.empty()) set_teacher(checkpoint->teacher);
+    rollback_ = Rollback(space_.classes, std::move(checkpoint->points));
     return check_weights();
   }
 
@@ -150,6 +151,8 @@ class Trainer {
     }
     std::ranges::fill(supernet_.momentum(), 0.0f);
     state_.mean_loss = state_.least_loss = -1;
+    rollback_.forget();
+    rollback_.remember(state_, supernet_);
     return save();
   }
 
@@ -282,6 +285,7 @@ class Trainer {
     count_step(loss, norm, state_);
     CHANAS_RETURN_IF_ERROR(history_.after_step(
         before, loss.loss, [this] { return progress(); }, supernet_, state_));
+    rollback_.remember(state_, supernet_);
     if (correction_is_due()) {
       correct_plan();
       return save();
@@ -330,14 +334,13 @@ class Trainer {
     const std::span<const float> teacher =
         teacher_ ? std::as_const(*teacher_).values() : std::span<const float>();
     return save_checkpoint(folder_, identity_, supernet_.parameters(), state_, supernet_.values(),
-                           supernet_.momentum(), teacher);
+                           supernet_.momentum(), teacher, rollback_.points());
   }
 
   Status save() {
     CHANAS_RETURN_IF_ERROR(check_weights());
     CHANAS_RETURN_IF_ERROR(ranks_.agree(ranks_.first() ? save_alone() : absl::OkStatus()));
     saved_seconds_ = seconds();
-    rollback_.remember(state_, supernet_.values(), supernet_.momentum());
     return absl::OkStatus();
   }
 
@@ -363,6 +366,7 @@ class Trainer {
       return absl::CancelledError("interrupted");
     }
     state_.complete = true;
+    rollback_.forget();
     return save();
   }
 

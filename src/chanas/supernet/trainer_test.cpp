@@ -288,6 +288,33 @@ TEST_F(TrainerTest, ARollbackTakesCheckpointsBackToo) {
   EXPECT_EQ(newest, back_at);
 }
 
+// Killed on the way to the collapse, before it shows, and after: all go back to the same place.
+TEST_F(TrainerTest, GoesBackAlikeWhetherKilledOrNot) {
+  config_.epochs = 30;
+  config_.random_nets = 0;
+  const std::vector<std::vector<int64_t>> kills = {{}, {155}, {130, 35, 120}};
+  std::vector<std::string> ends;
+  for (const std::vector<int64_t>& steps : kills) {
+    int shoves = 0;
+    int64_t last = -1;
+    std::vector<int64_t> back;
+    on_gradient_ = [&](int64_t step, std::span<float> gradient) {
+      if (step <= last) back.push_back(step);
+      last = step;
+      if (step != 150 || shoves++ > 0) return;
+      for (float& g : gradient) g = 1e3f;
+    };
+    config_.clip = 0;
+    const std::string name = "killed" + std::to_string(steps.size());
+    for (const int64_t after : steps) ASSERT_TRUE(absl::IsCancelled(run(name, after).status()));
+    EXPECT_GE(completed(name).rollbacks, 1);
+    EXPECT_THAT(back, ElementsAre(150));
+    ends.push_back(weights(name));
+  }
+  EXPECT_EQ(ends[1], ends[0]);
+  EXPECT_EQ(ends[2], ends[0]);
+}
+
 TEST_F(TrainerTest, FallsBackToTheCheckpointBefore) {
   completed("undisturbed");
   config_.checkpoint_every_s = 0;
@@ -318,7 +345,7 @@ TEST_F(TrainerTest, FallsBackToTheCheckpointBefore) {
   expect_refused("b", absl::StatusCode::kDataLoss, "no checkpoint");
 }
 
-TEST_F(TrainerTest, GoesOnFromCheckpointsThatLackTheGradientsNorm) {
+TEST_F(TrainerTest, GoesOnFromCheckpointsThatLackLaterFields) {
   completed("undisturbed");
   const auto stop_and_edit = [&](const std::string& name, const auto& edit) {
     ASSERT_TRUE(absl::IsCancelled(run(name, 10).status()));
@@ -327,10 +354,12 @@ TEST_F(TrainerTest, GoesOnFromCheckpointsThatLackTheGradientsNorm) {
         std::filesystem::path(weight_files(name)[0]).replace_extension(".json").string();
     Json checkpoint = *read_json(json);
     edit(checkpoint["state"]);
+    EXPECT_EQ(checkpoint.erase("points"), size_t{1});
     ASSERT_TRUE(write_json(json, checkpoint).ok());
   };
   stop_and_edit("a", [](Json& state) {
     EXPECT_EQ(state.erase("point_gradient_norm"), size_t{1});
+    EXPECT_EQ(state.erase("failed_at"), size_t{1});
     EXPECT_FALSE(state["history"].empty());
     for (Json& point : state["history"]) point.erase("gradient_norm");
   });
