@@ -8,7 +8,6 @@
 #include <ATen/ATen.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -16,12 +15,14 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "chanas/base/child_process.h"
 #include "chanas/base/file.h"
 #include "chanas/base/rng.h"
 #include "chanas/base/stats.h"
+#include "chanas/supernet/cpu.h"
 #include "chanas/supernet/device.h"
 #include "chanas/supernet/plain.h"
 #include "chanas/supernet/supernet.h"
@@ -182,14 +183,23 @@ struct Alone {
   std::vector<double> losses;
 };
 
+// Not that of getrusage, which begins with the memory of the process that started this one.
+double peak_rss_mb() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  double kilobytes = 0;
+  while (status >> word && word != "VmHWM:") {
+  }
+  status >> kilobytes;
+  return kilobytes / 1024;
+}
+
 Json run_only(const std::string& bench_case, const std::string& name, int steps) {
   const ArchSpace space = bench_space();
   const std::unique_ptr<Variant> variant = make_variant(space, name);
   Json losses = Json::array();
   for (int i = 0; i < steps; ++i) losses.push_back(variant->step(archs_of(space, bench_case, i)));
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return {{"losses", losses}, {"peak_rss_mb", static_cast<double>(usage.ru_maxrss) / 1024}};
+  return {{"losses", losses}, {"peak_rss_mb", peak_rss_mb()}};
 }
 
 StatusOr<Alone> run_alone(const std::string& bench_case, const std::string& name) {
@@ -326,6 +336,7 @@ Status run_gpu(const std::string& name) {
 int main(int argc, char** argv) {
   using namespace chanas;
   const std::vector<std::string> args(argv + 1, argv + argc);
+  prepare_cpu();
   set_threads(kThreads);
   if (args.size() >= 3 && args[0] == "--only") {
     fmt::print("{}\n", run_only(args[1], args[2], args.size() > 3 ? std::stoi(args[3]) : 3).dump());

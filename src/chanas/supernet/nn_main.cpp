@@ -19,6 +19,7 @@
 #include "chanas/data/sheet.h"
 #include "chanas/graph/safetensors.h"
 #include "chanas/supernet/collective.h"
+#include "chanas/supernet/cpu.h"
 #include "chanas/supernet/evaluate.h"
 #include "chanas/supernet/job.h"
 #include "chanas/supernet/plan.h"
@@ -260,6 +261,7 @@ Status run(const std::string& name, const std::string& path) {
 
 int main(int argc, char** argv) {
   chanas::install_signal_handlers();
+  chanas::prepare_cpu();
   if (argc != 3) {
     std::fputs("usage: chanas-nn <data|train|evaluate|fit-predictor|export> <job.json, or ->\n",
                stderr);
