@@ -8,29 +8,79 @@
 namespace chanas {
 namespace {
 
-// Rows of a tile stay in the first cache while blocks of columns pass over them.
+// Rows are passed over in tiles, a tile in blocks of columns. Blocks of several vectors are read in
+// long runs, which memory delivers faster than single vectors with gaps between them.
 constexpr int kTileRows = 64;
+
+template <int kCount>
+struct Block {
+  Lanes v[kCount];
+};
+
+template <int kCount>
+CHANAS_INLINE Block<kCount> load_block(const float* from, int lanes) {
+  Block<kCount> block;
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i) block.v[i] = load(from + i * kLanes, lanes);
+  return block;
+}
+
+// block(number of vectors, first column, lanes of its vectors) for all blocks of c columns.
+template <typename F>
+CHANAS_INLINE void over_columns(int c, const F& block) {
+  int first = 0;
+  const auto next = [&](auto count) __attribute__((always_inline)) {
+    block(count, first, kLanes);
+    first += decltype(count)::value * kLanes;
+  };
+  while (c - first >= 4 * kLanes) next(std::integral_constant<int, 4>());
+  if (c - first >= 3 * kLanes) next(std::integral_constant<int, 3>());
+  if (c - first >= 2 * kLanes) next(std::integral_constant<int, 2>());
+  if (c - first >= kLanes) next(std::integral_constant<int, 1>());
+  if (first < c) block(std::integral_constant<int, 1>(), first, c - first);
+}
+
+// block(number of vectors, first row, last row, first column, lanes) for all tiles of rows
+// [begin, end).
+template <typename F>
+CHANAS_INLINE void over_tiles(int64_t begin, int64_t end, int c, const F& block) {
+  for (int64_t row = begin; row < end; row += kTileRows) {
+    const int64_t row_end = std::min(row + kTileRows, end);
+    over_columns(
+        c, [&](auto count, int first, int lanes)
+               __attribute__((always_inline)) { block(count, row, row_end, first, lanes); });
+  }
+}
+
+template <int kCount>
+CHANAS_INLINE void add_to(const Block<kCount>& block, int lanes, double* sums) {
+  for (int i = 0; i < kCount; ++i) {
+    for (int l = 0; l < lanes; ++l) sums[i * kLanes + l] += static_cast<double>(block.v[i][l]);
+  }
+}
 
 // sums [2, c] in double: of x - pivot and of its square.
 CHANAS_CLONES void statistics_task(int64_t begin, int64_t end, int c, const float* x,
                                    const float* pivot, double* sums) {
-  for (int64_t tile = begin; tile < end; tile += kTileRows) {
-    const int64_t tile_end = std::min(tile + kTileRows, end);
-    for (int first = 0; first < c; first += kLanes) {
-      const int lanes = std::min(kLanes, c - first);
-      const Lanes p = load(pivot + first, lanes);
-      Lanes sum = {}, square = {};
-      for (int64_t r = tile; r < tile_end; ++r) {
-        const Lanes d = load(x + r * c + first, lanes) - p;
-        sum += d;
-        square += d * d;
-      }
-      for (int l = 0; l < lanes; ++l) {
-        sums[first + l] += static_cast<double>(sum[l]);
-        sums[c + first + l] += static_cast<double>(square[l]);
-      }
-    }
-  }
+  over_tiles(
+      begin, end, c,
+      [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
+          __attribute__((always_inline)) {
+            constexpr int kCount = decltype(count)::value;
+            const auto p = load_block<kCount>(pivot + first, lanes);
+            Block<kCount> sum = {}, square = {};
+            for (int64_t r = row; r < row_end; ++r) {
+              const float* const at = x + r * c + first;
+#pragma GCC unroll 4
+              for (int i = 0; i < kCount; ++i) {
+                const Lanes d = load(at + i * kLanes, lanes) - p.v[i];
+                sum.v[i] += d;
+                square.v[i] += d * d;
+              }
+            }
+            add_to(sum, lanes, sums + first);
+            add_to(square, lanes, sums + c + first);
+          });
 }
 
 CHANAS_CLONES void scale_activate_task(int64_t begin, int64_t end, int c, const float* x,
@@ -38,19 +88,23 @@ CHANAS_CLONES void scale_activate_task(int64_t begin, int64_t end, int c, const 
                                        const float* residual, float* y) {
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
-        for (int64_t tile = begin; tile < end; tile += kTileRows) {
-          const int64_t tile_end = std::min(tile + kTileRows, end);
-          for (int first = 0; first < c; first += kLanes) {
-            const int lanes = std::min(kLanes, c - first);
-            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-            for (int64_t r = tile; r < tile_end; ++r) {
-              const int64_t at = r * c + first;
-              Lanes value = activate<decltype(a)::value>(load(x + at, lanes) * k + b);
-              if (residual != nullptr) value += load(residual + at, lanes);
-              store(y + at, value, lanes);
-            }
-          }
-        }
+        over_tiles(
+            begin, end, c,
+            [&](auto count, int64_t row, int64_t row_end, int first,
+                int lanes) __attribute__((always_inline)) {
+              constexpr int kCount = decltype(count)::value;
+              const auto k = load_block<kCount>(scale + first, lanes);
+              const auto b = load_block<kCount>(shift + first, lanes);
+              for (int64_t r = row; r < row_end; ++r) {
+#pragma GCC unroll 4
+                for (int i = 0; i < kCount; ++i) {
+                  const int64_t at = r * c + first + i * kLanes;
+                  Lanes value = activate<decltype(a)::value>(load(x + at, lanes) * k.v[i] + b.v[i]);
+                  if (residual != nullptr) value += load(residual + at, lanes);
+                  store(y + at, value, lanes);
+                }
+              }
+            });
       });
 }
 
@@ -60,27 +114,29 @@ CHANAS_CLONES void backward_sums_task(int64_t begin, int64_t end, int c, const f
                                       Activation act, const float* dy, double* sums) {
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
-        for (int64_t tile = begin; tile < end; tile += kTileRows) {
-          const int64_t tile_end = std::min(tile + kTileRows, end);
-          for (int first = 0; first < c; first += kLanes) {
-            const int lanes = std::min(kLanes, c - first);
-            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-            const Lanes m = load(mean + first, lanes);
-            Lanes sum = {}, product = {};
-            for (int64_t r = tile; r < tile_end; ++r) {
-              const int64_t at = r * c + first;
-              const Lanes v = load(x + at, lanes);
-              const Lanes dz =
-                  activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
-              sum += dz;
-              product += dz * (v - m);
-            }
-            for (int l = 0; l < lanes; ++l) {
-              sums[first + l] += static_cast<double>(sum[l]);
-              sums[c + first + l] += static_cast<double>(product[l]);
-            }
-          }
-        }
+        over_tiles(
+            begin, end, c,
+            [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
+                __attribute__((always_inline)) {
+                  constexpr int kCount = decltype(count)::value;
+                  const auto k = load_block<kCount>(scale + first, lanes);
+                  const auto b = load_block<kCount>(shift + first, lanes);
+                  const auto m = load_block<kCount>(mean + first, lanes);
+                  Block<kCount> sum = {}, product = {};
+                  for (int64_t r = row; r < row_end; ++r) {
+#pragma GCC unroll 4
+                    for (int i = 0; i < kCount; ++i) {
+                      const int64_t at = r * c + first + i * kLanes;
+                      const Lanes v = load(x + at, lanes);
+                      const Lanes dz = activate_backward<decltype(a)::value>(v * k.v[i] + b.v[i],
+                                                                             load(dy + at, lanes));
+                      sum.v[i] += dz;
+                      product.v[i] += dz * (v - m.v[i]);
+                    }
+                  }
+                  add_to(sum, lanes, sums + first);
+                  add_to(product, lanes, sums + c + first);
+                });
       });
 }
 
@@ -91,49 +147,63 @@ CHANAS_CLONES void backward_input_task(int64_t begin, int64_t end, int c, const 
                                        const float* dy, float* dx) {
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
-        for (int64_t tile = begin; tile < end; tile += kTileRows) {
-          const int64_t tile_end = std::min(tile + kTileRows, end);
-          for (int first = 0; first < c; first += kLanes) {
-            const int lanes = std::min(kLanes, c - first);
-            const Lanes k = load(scale + first, lanes), b = load(shift + first, lanes);
-            const Lanes s = load(slope + first, lanes), o = load(offset + first, lanes);
-            const Lanes m = load(mean + first, lanes);
-            for (int64_t r = tile; r < tile_end; ++r) {
-              const int64_t at = r * c + first;
-              const Lanes v = load(x + at, lanes);
-              const Lanes dz =
-                  activate_backward<decltype(a)::value>(v * k + b, load(dy + at, lanes));
-              store(dx + at, k * dz + (s * (v - m) + o), lanes);
-            }
-          }
-        }
+        over_tiles(
+            begin, end, c,
+            [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
+                __attribute__((always_inline)) {
+                  constexpr int kCount = decltype(count)::value;
+                  const auto k = load_block<kCount>(scale + first, lanes);
+                  const auto b = load_block<kCount>(shift + first, lanes);
+                  const auto s = load_block<kCount>(slope + first, lanes);
+                  const auto o = load_block<kCount>(offset + first, lanes);
+                  const auto m = load_block<kCount>(mean + first, lanes);
+                  for (int64_t r = row; r < row_end; ++r) {
+#pragma GCC unroll 4
+                    for (int i = 0; i < kCount; ++i) {
+                      const int64_t at = r * c + first + i * kLanes;
+                      const Lanes v = load(x + at, lanes);
+                      const Lanes dz = activate_backward<decltype(a)::value>(v * k.v[i] + b.v[i],
+                                                                             load(dy + at, lanes));
+                      store(dx + at, k.v[i] * dz + (s.v[i] * (v - m.v[i]) + o.v[i]), lanes);
+                    }
+                  }
+                });
       });
 }
 
 CHANAS_CLONES void image_scale_task(int area, int c, const float* x, const float* scale,
                                     const float* shift, float* y) {
-  for (int first = 0; first < c; first += kLanes) {
-    const int lanes = std::min(kLanes, c - first);
-    const Lanes k = load(scale + first, lanes);
-    const Lanes b = shift == nullptr ? Lanes{} : load(shift + first, lanes);
-    for (int i = 0; i < area; ++i) {
-      const int64_t at = int64_t{i} * c + first;
-      store(y + at, load(x + at, lanes) * k + b, lanes);
-    }
-  }
+  over_columns(
+      c, [&](auto count, int first, int lanes) __attribute__((always_inline)) {
+        constexpr int kCount = decltype(count)::value;
+        const auto k = load_block<kCount>(scale + first, lanes);
+        const auto b =
+            shift == nullptr ? Block<kCount>() : load_block<kCount>(shift + first, lanes);
+        for (int r = 0; r < area; ++r) {
+#pragma GCC unroll 4
+          for (int i = 0; i < kCount; ++i) {
+            const int64_t at = int64_t{r} * c + first + i * kLanes;
+            store(y + at, load(x + at, lanes) * k.v[i] + b.v[i], lanes);
+          }
+        }
+      });
 }
 
 CHANAS_CLONES void image_dot_task(int area, int c, const float* a, const float* b, float* sum) {
-  for (int first = 0; first < c; first += kLanes) {
-    const int lanes = std::min(kLanes, c - first);
-    Lanes total = {};
-    for (int i = 0; i < area; ++i) {
-      const int64_t at = int64_t{i} * c + first;
-      const Lanes v = load(a + at, lanes);
-      total += b == nullptr ? v : v * load(b + at, lanes);
-    }
-    store(sum + first, total, lanes);
-  }
+  over_columns(
+      c, [&](auto count, int first, int lanes) __attribute__((always_inline)) {
+        constexpr int kCount = decltype(count)::value;
+        Block<kCount> total = {};
+        for (int r = 0; r < area; ++r) {
+#pragma GCC unroll 4
+          for (int i = 0; i < kCount; ++i) {
+            const int64_t at = int64_t{r} * c + first + i * kLanes;
+            const Lanes v = load(a + at, lanes);
+            total.v[i] += b == nullptr ? v : v * load(b + at, lanes);
+          }
+        }
+        for (int i = 0; i < kCount; ++i) store(sum + first + i * kLanes, total.v[i], lanes);
+      });
 }
 
 // work(begin, end, group) over ranges of rows that do not depend on the number of threads.

@@ -16,30 +16,48 @@ struct Plane {  // [height, width] of Lanes
   Lanes* data = nullptr;
 };
 
-// Copies one block of channels, `step` apart, behind a margin. The buffer must be zero elsewhere.
-CHANAS_INLINE void copy_in(const float* from, int h, int w, int c, int lanes, int margin, int step,
-                           Plane to) {
-  for (int y = 0; y < h; ++y) {
-    Lanes* row = to.data + (margin + y * step) * to.width + margin;
-    for (int x = 0; x < w; ++x) row[x * step] = load(from + int64_t{y * w + x} * c, lanes);
-  }
+// A block of channels of an image or of the weights.
+struct Block {
+  int first, lanes;
+};
+Block block_at(int index, int c) { return {index * kLanes, std::min(kLanes, c - index * kLanes)}; }
+int block_count(int c) { return (c + kLanes - 1) / kLanes; }
+
+// Copies one block of an image [h, w, c], mapped, behind a margin and `step` apart. The plane must
+// be zero elsewhere.
+CHANAS_CLONES void copy_block(const float* image, int h, int w, int c, Block b, const InputMap& map,
+                              int margin, int step, Plane to) {
+  const auto copy = [&](auto value) __attribute__((always_inline)) {
+    const float* from = image + b.first;
+    for (int y = 0; y < h; ++y) {
+      Lanes* row = to.data + (margin + y * step) * to.width + margin;
+      for (int x = 0; x < w; ++x, from += c) {
+        row[x * step] = value(load(from, b.lanes));
+      }
+    }
+  };
+  if (map.scale == nullptr) return copy([](Lanes v) { return v; });
+  const Lanes k = load(map.scale + b.first, b.lanes), shift = load(map.shift + b.first, b.lanes);
+  with_activation(
+      map.act, [&](auto a) __attribute__((always_inline)) {
+        copy([&](Lanes v) __attribute__((always_inline)) {
+          return activate<decltype(a)::value>(v * k + shift);
+        });
+      });
 }
 
-// The same of a mapped input; scale and shift begin at this block.
-CHANAS_INLINE void copy_in_mapped(const float* from, int h, int w, int c, int lanes, int margin,
-                                  const float* scale, const float* shift, Activation act,
-                                  Plane to) {
-  const Lanes k = load(scale, lanes), b = load(shift, lanes);
-  with_activation(
-      act, [&](auto a) __attribute__((always_inline)) {
-        for (int y = 0; y < h; ++y) {
-          Lanes* row = to.data + (margin + y) * to.width + margin;
-          for (int x = 0; x < w; ++x) {
-            const Lanes v = load(from + int64_t{y * w + x} * c, lanes);
-            row[x] = activate<decltype(a)::value>(v * k + b);
-          }
-        }
-      });
+// f(kernel, stride), both known when compiling; 0: others.
+template <typename F>
+CHANAS_INLINE void with_window(int kernel, int stride, const F& f) {
+  const auto with_stride = [&](auto k) __attribute__((always_inline)) {
+    if (stride == 1) return f(k, std::integral_constant<int, 1>());
+    if (stride == 2) return f(k, std::integral_constant<int, 2>());
+    f(k, std::integral_constant<int, 0>());
+  };
+  if (kernel == 3) return with_stride(std::integral_constant<int, 3>());
+  if (kernel == 5) return with_stride(std::integral_constant<int, 5>());
+  if (kernel == 7) return with_stride(std::integral_constant<int, 7>());
+  with_stride(std::integral_constant<int, 0>());
 }
 
 template <int kKernel, int kTile>
@@ -60,23 +78,22 @@ CHANAS_INLINE void convolve_tile(const Lanes* in, int width, int kernel, int str
   for (int t = 0; t < kTile; ++t) sums[t] = sum[t];
 }
 
-// y [h_out, w_out] with `c` floats between pixels; `margin`: rows at top and bottom of the plane
-// that are zero, whose taps are left out.
 template <int kKernel, int kStride>
-CHANAS_INLINE void convolve(Plane in, int kernel, int margin, const Lanes* weight, int h_out,
-                            int w_out, float* y, int c, int lanes) {
+CHANAS_INLINE void convolve(Plane in, int kernel, int any_stride, int margin, const Lanes* weight,
+                            int h_out, int w_out, float* y, int c, int lanes) {
+  const int stride = kStride == 0 ? any_stride : kStride;
   for (int oy = 0; oy < h_out; ++oy) {
-    const int ky_begin = std::clamp(margin - oy * kStride, 0, kernel);
-    const int ky_end = std::clamp(in.height - margin - oy * kStride, ky_begin, kernel);
-    const Lanes* row = in.data + oy * kStride * in.width;
+    const int ky_begin = std::clamp(margin - oy * stride, 0, kernel);
+    const int ky_end = std::clamp(in.height - margin - oy * stride, ky_begin, kernel);
+    const Lanes* row = in.data + oy * stride * in.width;
     float* to = y + int64_t{oy} * w_out * c;
     int ox = 0;
     Lanes sums[8];
     const auto tile = [&](auto size) __attribute__((always_inline)) {
       constexpr int kTile = decltype(size)::value;
       for (; ox + kTile <= w_out; ox += kTile) {
-        convolve_tile<kKernel, kTile>(row + ox * kStride, in.width, kernel, kStride, ky_begin,
-                                      ky_end, weight, sums);
+        convolve_tile<kKernel, kTile>(row + ox * stride, in.width, kernel, stride, ky_begin, ky_end,
+                                      weight, sums);
         for (int t = 0; t < kTile; ++t) store(to + int64_t{ox + t} * c, sums[t], lanes);
       }
     };
@@ -87,11 +104,21 @@ CHANAS_INLINE void convolve(Plane in, int kernel, int margin, const Lanes* weigh
   }
 }
 
-// sums[ky * k + kx] += dy * shifted input.
+// The block b of y [h_out, w_out, c]. `margin`: rows at top and bottom of the plane that are zero,
+// whose taps are left out.
+CHANAS_CLONES void convolve_block(Plane in, int kernel, int stride, int margin, const Lanes* weight,
+                                  int h_out, int w_out, float* y, int c, Block b) {
+  with_window(
+      kernel, stride, [&](auto k, auto s) __attribute__((always_inline)) {
+        convolve<decltype(k)::value, decltype(s)::value>(in, kernel, stride, margin, weight, h_out,
+                                                         w_out, y + b.first, c, b.lanes);
+      });
+}
+
 template <int kKernel, int kStride>
-CHANAS_INLINE void correlate(Plane in, int kernel, int margin, const float* dy, int h_out,
-                             int w_out, int c, int lanes, Lanes* sums) {
-  const int k = kKernel == 0 ? kernel : kKernel;
+CHANAS_INLINE void correlate(Plane in, Plane dy, int kernel, int any_stride, int margin, int h_out,
+                             int w_out, Lanes* sums) {
+  const int k = kKernel == 0 ? kernel : kKernel, stride = kStride == 0 ? any_stride : kStride;
   constexpr int kMax = kKernel == 0 ? kMaxKernel : kKernel;
   for (int ky = 0; ky < k; ++ky) {
     Lanes sum[kMax], second[kMax];
@@ -100,34 +127,44 @@ CHANAS_INLINE void correlate(Plane in, int kernel, int margin, const float* dy, 
       second[kx] = Lanes{};
     }
     for (int oy = 0; oy < h_out; ++oy) {
-      const int iy = oy * kStride + ky;
+      const int iy = oy * stride + ky;
       if (iy < margin || iy >= in.height - margin) continue;
       const Lanes* row = in.data + iy * in.width;
-      const float* from = dy + int64_t{oy} * w_out * c;
+      const Lanes* from = dy.data + (margin + oy * stride) * dy.width + margin;
       int ox = 0;
       for (; ox + 2 <= w_out; ox += 2) {
-        const Lanes d0 = load(from + int64_t{ox} * c, lanes);
-        const Lanes d1 = load(from + int64_t{ox + 1} * c, lanes);
+        const Lanes d0 = from[ox * stride], d1 = from[(ox + 1) * stride];
 #pragma GCC unroll 7
         for (int kx = 0; kx < k; ++kx) {
-          sum[kx] += d0 * row[ox * kStride + kx];
-          second[kx] += d1 * row[(ox + 1) * kStride + kx];
+          sum[kx] += d0 * row[ox * stride + kx];
+          second[kx] += d1 * row[(ox + 1) * stride + kx];
         }
       }
       if (ox < w_out) {
-        const Lanes d0 = load(from + int64_t{ox} * c, lanes);
-        for (int kx = 0; kx < k; ++kx) sum[kx] += d0 * row[ox * kStride + kx];
+        const Lanes d0 = from[ox * stride];
+        for (int kx = 0; kx < k; ++kx) sum[kx] += d0 * row[ox * stride + kx];
       }
     }
     for (int kx = 0; kx < k; ++kx) sums[ky * k + kx] = sum[kx] + second[kx];
   }
 }
 
+// sums[ky * k + kx] += dy * shifted input; dy [h_out, w_out] behind the margin, `stride` apart.
+CHANAS_CLONES void correlate_block(Plane in, Plane dy, int kernel, int stride, int margin,
+                                   int h_out, int w_out, Lanes* sums) {
+  with_window(
+      kernel, stride, [&](auto k, auto s) __attribute__((always_inline)) {
+        correlate<decltype(k)::value, decltype(s)::value>(in, dy, kernel, stride, margin, h_out,
+                                                          w_out, sums);
+      });
+}
+
 // One block's weights, one vector per tap; `flip` turns the window by half a circle.
-CHANAS_INLINE void pack(const float* weight, int taps, int lanes, bool flip, Lanes* out) {
+CHANAS_CLONES void pack(const float* weight, int taps, Block b, bool flip, Lanes* out) {
+  weight += int64_t{b.first} * taps;
   for (int t = 0; t < taps; ++t) {
     Lanes v = {};
-    for (int l = 0; l < lanes; ++l) v[l] = weight[l * taps + (flip ? taps - 1 - t : t)];
+    for (int l = 0; l < b.lanes; ++l) v[l] = weight[l * taps + (flip ? taps - 1 - t : t)];
     out[t] = v;
   }
 }
@@ -149,97 +186,25 @@ class Scratch {
   float* data_;
 };
 
-// What one (image range, block of channels) needs.
-struct Block {
-  int first, lanes;  // channels
-};
-CHANAS_INLINE Block block_at(int index, int c) {
-  return {index * kLanes, std::min(kLanes, c - index * kLanes)};
-}
-int block_count(int c) { return (c + kLanes - 1) / kLanes; }
-
-CHANAS_INLINE void copy_input(const DepthwiseShape& s, const float* x, const InputMap& map, Block b,
-                              Plane padded) {
-  const int margin = s.kernel / 2;
-  if (map.scale == nullptr) {
-    copy_in(x + b.first, s.h, s.w, s.c, b.lanes, margin, 1, padded);
-  } else {
-    copy_in_mapped(x + b.first, s.h, s.w, s.c, b.lanes, margin, map.scale + b.first,
-                   map.shift + b.first, map.act, padded);
-  }
-}
-
-template <int kKernel, int kStride>
-CHANAS_INLINE void forward_image(const DepthwiseShape& s, const float* x, const InputMap& map,
-                                 Block b, Plane padded, const Lanes* weight, float* y) {
-  const int margin = s.kernel / 2;
-  copy_input(s, x, map, b, padded);
-  convolve<kKernel, kStride>(padded, s.kernel, margin, weight, s.h_out(), s.w_out(), y + b.first,
-                             s.c, b.lanes);
-}
-
-template <int kKernel, int kStride>
-CHANAS_INLINE void backward_image(const DepthwiseShape& s, const float* x, const InputMap& map,
-                                  const float* dy, Block b, Plane padded, Plane padded_dy,
-                                  const Lanes* flipped, float* dx, Lanes* sums) {
-  const int margin = s.kernel / 2;
-  copy_input(s, x, map, b, padded);
-  correlate<kKernel, kStride>(padded, s.kernel, margin, dy + b.first, s.h_out(), s.w_out(), s.c,
-                              b.lanes, sums);
-  if (dx == nullptr) return;
-  copy_in(dy + b.first, s.h_out(), s.w_out(), s.c, b.lanes, margin, kStride, padded_dy);
-  convolve<kKernel, 1>(padded_dy, s.kernel, margin, flipped, s.h, s.w, dx + b.first, s.c, b.lanes);
-}
-
-template <typename F>
-CHANAS_INLINE void with_window(int kernel, int stride, const F& f) {
-  const auto with_stride = [&](auto k) __attribute__((always_inline)) {
-    switch (stride) {
-      case 1:
-        return f(k, std::integral_constant<int, 1>());
-      case 2:
-        return f(k, std::integral_constant<int, 2>());
-      case 3:
-        return f(k, std::integral_constant<int, 3>());
-      default:
-        return f(k, std::integral_constant<int, 4>());
-    }
-  };
-  switch (kernel) {
-    case 3:
-      return with_stride(std::integral_constant<int, 3>());
-    case 5:
-      return with_stride(std::integral_constant<int, 5>());
-    case 7:
-      return with_stride(std::integral_constant<int, 7>());
-    default:
-      return with_stride(std::integral_constant<int, 0>());
-  }
-}
-
-CHANAS_CLONES void forward_task(const DepthwiseShape& s, const float* x, const InputMap& map,
-                                const float* weight, int block, int begin, int end, float* y) {
+// Images [begin, end) of one block.
+void forward_task(const DepthwiseShape& s, const float* x, const InputMap& map, const float* weight,
+                  Block b, int begin, int end, float* y) {
   const int taps = s.kernel * s.kernel, margin = s.kernel / 2;
   Plane padded{s.h + 2 * margin, s.w + 2 * margin, nullptr};
-  const size_t plane = static_cast<size_t>(padded.height * padded.width);
-  Scratch scratch(static_cast<size_t>(taps) + plane);
+  Scratch scratch(static_cast<size_t>(taps + padded.height * padded.width));
   Lanes* packed = scratch.data();
   padded.data = packed + taps;
-  const Block b = block_at(block, s.c);
-  pack(weight + int64_t{b.first} * taps, taps, b.lanes, false, packed);
-  with_window(
-      s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
-        for (int i = begin; i < end; ++i) {
-          forward_image<decltype(k)::value, decltype(stride)::value>(
-              s, x + int64_t{i} * s.h * s.w * s.c, map, b, padded, packed,
-              y + int64_t{i} * s.h_out() * s.w_out() * s.c);
-        }
-      });
+  pack(weight, taps, b, false, packed);
+  for (int i = begin; i < end; ++i) {
+    copy_block(x + int64_t{i} * s.h * s.w * s.c, s.h, s.w, s.c, b, map, margin, 1, padded);
+    convolve_block(padded, s.kernel, s.stride, margin, packed, s.h_out(), s.w_out(),
+                   y + int64_t{i} * s.h_out() * s.w_out() * s.c, s.c, b);
+  }
 }
 
-CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const InputMap& map,
-                                 const float* weight, const float* dy, int block, int begin,
-                                 int end, float* dx, float* sums) {
+void backward_task(const DepthwiseShape& s, const float* x, const InputMap& map,
+                   const float* weight, const float* dy, Block b, int begin, int end, float* dx,
+                   float* sums) {
   const int taps = s.kernel * s.kernel, margin = s.kernel / 2;
   Plane padded{s.h + 2 * margin, s.w + 2 * margin, nullptr};
   Plane padded_dy = padded;
@@ -249,17 +214,15 @@ CHANAS_CLONES void backward_task(const DepthwiseShape& s, const float* x, const 
   Lanes* total = flipped + taps;
   padded.data = total + taps;
   padded_dy.data = padded.data + plane;
-  const Block b = block_at(block, s.c);
-  pack(weight + int64_t{b.first} * taps, taps, b.lanes, true, flipped);
-  with_window(
-      s.kernel, s.stride, [&](auto k, auto stride) __attribute__((always_inline)) {
-        for (int i = begin; i < end; ++i) {
-          const int64_t in = int64_t{i} * s.h * s.w * s.c;
-          backward_image<decltype(k)::value, decltype(stride)::value>(
-              s, x + in, map, dy + int64_t{i} * s.h_out() * s.w_out() * s.c, b, padded, padded_dy,
-              flipped, dx == nullptr ? nullptr : dx + in, total);
-        }
-      });
+  pack(weight, taps, b, true, flipped);
+  for (int i = begin; i < end; ++i) {
+    const int64_t in = int64_t{i} * s.h * s.w * s.c, out = int64_t{i} * s.h_out() * s.w_out() * s.c;
+    copy_block(x + in, s.h, s.w, s.c, b, map, margin, 1, padded);
+    copy_block(dy + out, s.h_out(), s.w_out(), s.c, b, {}, margin, s.stride, padded_dy);
+    correlate_block(padded, padded_dy, s.kernel, s.stride, margin, s.h_out(), s.w_out(), total);
+    if (dx == nullptr) continue;
+    convolve_block(padded_dy, s.kernel, 1, margin, flipped, s.h, s.w, dx + in, s.c, b);
+  }
   for (int t = 0; t < taps; ++t) {
     for (int l = 0; l < b.lanes; ++l) sums[l * taps + t] = total[t][l];
   }
@@ -274,7 +237,8 @@ void depthwise_forward(const DepthwiseShape& s, const float* x, const InputMap& 
 #pragma omp parallel for schedule(static)
   for (int task = 0; task < groups * blocks; ++task) {
     const int begin = task / blocks * step;
-    forward_task(s, x, map, weight, task % blocks, begin, std::min(s.n, begin + step), y);
+    forward_task(s, x, map, weight, block_at(task % blocks, s.c), begin,
+                 std::min(s.n, begin + step), y);
   }
 }
 
@@ -287,7 +251,8 @@ void depthwise_backward(const DepthwiseShape& s, const float* x, const InputMap&
 #pragma omp parallel for schedule(static)
   for (int task = 0; task < groups * blocks; ++task) {
     const int begin = task / blocks * step, block = task % blocks;
-    backward_task(s, x, map, weight, dy, block, begin, std::min(s.n, begin + step), dx,
+    backward_task(s, x, map, weight, dy, block_at(block, s.c), begin, std::min(s.n, begin + step),
+                  dx,
                   &sums[static_cast<size_t>(task / blocks) * size +
                         static_cast<size_t>(block * kLanes * taps)]);
   }

@@ -3,10 +3,12 @@
 
 #include "chanas/supernet/kernels.h"
 
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
 #include "chanas/base/rng.h"
+#include "chanas/supernet/cpu.h"
 #include "chanas/supernet/functions.h"
 
 namespace chanas {
@@ -190,6 +192,17 @@ TEST(KernelsTest, ResultsDoNotDependOnThreads) {
     for (size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(torch::equal(all[i], first[i])) << i;
   }
   torch::set_num_threads(2);
+}
+
+// Else matrix products are slow on AMD's processors, and nothing says so.
+TEST(CpuTest, MklAsksThisProgram) {
+  prepare_cpu();
+  const char* const question = "mkl_serv_intel_cpu_true";
+  if (::dlsym(RTLD_NEXT, question) == nullptr) GTEST_SKIP() << "no MKL in this LibTorch";
+  Dl_info asked = {}, own = {};
+  ASSERT_NE(::dladdr(::dlsym(RTLD_DEFAULT, question), &asked), 0);
+  ASSERT_NE(::dladdr(reinterpret_cast<const void*>(&prepare_cpu), &own), 0);
+  EXPECT_EQ(asked.dli_fbase, own.dli_fbase) << asked.dli_fname;
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ namespace chanas {
 
 inline constexpr int kLanes = 16;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
+typedef float HalfLanes __attribute__((vector_size(kLanes / 2 * sizeof(float)), aligned(4)));
 
 // Sums are taken over this many groups and then over groups in order, so that they do not depend on
 // the number of threads.
@@ -35,22 +36,26 @@ CHANAS_INLINE Lanes load(const float* from) {
 }
 CHANAS_INLINE void store(float* to, Lanes v) { std::memcpy(to, &v, sizeof v); }
 
-// The first `lanes` only; the others are 0. Channel counts are multiples of 8: those are quick.
+// The first `lanes` only; the others are 0. Channel counts are multiples of 8: those are quick, as
+// half a vector is never put together in memory.
 CHANAS_INLINE Lanes load(const float* from, int lanes) {
   if (lanes == kLanes) return load(from);
-  Lanes v = {};
   if (lanes == kLanes / 2) {
-    std::memcpy(&v, from, sizeof v / 2);
-  } else {
-    std::memcpy(&v, from, static_cast<size_t>(lanes) * sizeof(float));
+    HalfLanes half;
+    std::memcpy(&half, from, sizeof half);
+    return __builtin_shufflevector(half, HalfLanes{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                   14, 15);
   }
+  Lanes v = {};
+  std::memcpy(&v, from, static_cast<size_t>(lanes) * sizeof(float));
   return v;
 }
 CHANAS_INLINE void store(float* to, Lanes v, int lanes) {
   if (lanes == kLanes) {
     store(to, v);
   } else if (lanes == kLanes / 2) {
-    std::memcpy(to, &v, sizeof v / 2);
+    const HalfLanes half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+    std::memcpy(to, &half, sizeof half);
   } else {
     std::memcpy(to, &v, static_cast<size_t>(lanes) * sizeof(float));
   }
