@@ -12,50 +12,73 @@ namespace {
 // long runs, which memory delivers faster than single vectors with gaps between them.
 constexpr int kTileRows = 64;
 
+// Columns [first, ...) of a row: kCount vectors of `lanes` floats.
 template <int kCount>
-struct Block {
+struct Columns {
+  static constexpr int count = kCount;
+  int first, lanes;
+};
+
+// What belongs to such columns.
+template <int kCount>
+struct Vectors {
   Lanes v[kCount];
+  Lanes& operator[](int i) { return v[i]; }
+  const Lanes& operator[](int i) const { return v[i]; }
 };
 
 template <int kCount>
-CHANAS_INLINE Block<kCount> load_block(const float* from, int lanes) {
-  Block<kCount> block;
+CHANAS_INLINE Vectors<kCount> load_vectors(const float* row, Columns<kCount> at) {
+  Vectors<kCount> out;
 #pragma GCC unroll 4
-  for (int i = 0; i < kCount; ++i) block.v[i] = load(from + i * kLanes, lanes);
-  return block;
+  for (int i = 0; i < kCount; ++i) out[i] = load(row + at.first + i * kLanes, at.lanes);
+  return out;
 }
 
-// block(number of vectors, first column, lanes of its vectors) for all blocks of c columns.
+// f(Columns<>) for all of c columns.
 template <typename F>
-CHANAS_INLINE void over_columns(int c, const F& block) {
+CHANAS_INLINE void over_columns(int c, const F& f) {
   int first = 0;
-  const auto next = [&](auto count) __attribute__((always_inline)) {
-    block(count, first, kLanes);
-    first += decltype(count)::value * kLanes;
-  };
-  while (c - first >= 4 * kLanes) next(std::integral_constant<int, 4>());
-  if (c - first >= 3 * kLanes) next(std::integral_constant<int, 3>());
-  if (c - first >= 2 * kLanes) next(std::integral_constant<int, 2>());
-  if (c - first >= kLanes) next(std::integral_constant<int, 1>());
-  if (first < c) block(std::integral_constant<int, 1>(), first, c - first);
+  for (; c - first >= 4 * kLanes; first += 4 * kLanes) f(Columns<4>{first, kLanes});
+  if (c - first >= 3 * kLanes) {
+    f(Columns<3>{first, kLanes});
+    first += 3 * kLanes;
+  } else if (c - first >= 2 * kLanes) {
+    f(Columns<2>{first, kLanes});
+    first += 2 * kLanes;
+  } else if (c - first >= kLanes) {
+    f(Columns<1>{first, kLanes});
+    first += kLanes;
+  }
+  if (first < c) f(Columns<1>{first, c - first});
 }
 
-// block(number of vectors, first row, last row, first column, lanes) for all tiles of rows
-// [begin, end).
+// f(Columns<>, first row, last row) for all tiles of rows [begin, end).
 template <typename F>
-CHANAS_INLINE void over_tiles(int64_t begin, int64_t end, int c, const F& block) {
+CHANAS_INLINE void over_tiles(int64_t begin, int64_t end, int c, const F& f) {
   for (int64_t row = begin; row < end; row += kTileRows) {
     const int64_t row_end = std::min(row + kTileRows, end);
     over_columns(
-        c, [&](auto count, int first, int lanes)
-               __attribute__((always_inline)) { block(count, row, row_end, first, lanes); });
+        c, [&](auto at) __attribute__((always_inline)) { f(at, row, row_end); });
+  }
+}
+
+// f(i, offset) for each vector of these columns in rows [row, row_end).
+template <int kCount, typename F>
+CHANAS_INLINE void over_vectors(int64_t row, int64_t row_end, int c, Columns<kCount> at,
+                                const F& f) {
+  for (int64_t r = row; r < row_end; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i) f(i, r * c + at.first + i * kLanes);
   }
 }
 
 template <int kCount>
-CHANAS_INLINE void add_to(const Block<kCount>& block, int lanes, double* sums) {
+CHANAS_INLINE void add_to(double* sums, Columns<kCount> at, const Vectors<kCount>& parts) {
   for (int i = 0; i < kCount; ++i) {
-    for (int l = 0; l < lanes; ++l) sums[i * kLanes + l] += static_cast<double>(block.v[i][l]);
+    for (int l = 0; l < at.lanes; ++l) {
+      sums[at.first + i * kLanes + l] += static_cast<double>(parts[i][l]);
+    }
   }
 }
 
@@ -63,24 +86,18 @@ CHANAS_INLINE void add_to(const Block<kCount>& block, int lanes, double* sums) {
 CHANAS_CLONES void statistics_task(int64_t begin, int64_t end, int c, const float* x,
                                    const float* pivot, double* sums) {
   over_tiles(
-      begin, end, c,
-      [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
-          __attribute__((always_inline)) {
-            constexpr int kCount = decltype(count)::value;
-            const auto p = load_block<kCount>(pivot + first, lanes);
-            Block<kCount> sum = {}, square = {};
-            for (int64_t r = row; r < row_end; ++r) {
-              const float* const at = x + r * c + first;
-#pragma GCC unroll 4
-              for (int i = 0; i < kCount; ++i) {
-                const Lanes d = load(at + i * kLanes, lanes) - p.v[i];
-                sum.v[i] += d;
-                square.v[i] += d * d;
-              }
-            }
-            add_to(sum, lanes, sums + first);
-            add_to(square, lanes, sums + c + first);
-          });
+      begin, end, c, [&](auto at, int64_t row, int64_t row_end) __attribute__((always_inline)) {
+        const auto p = load_vectors(pivot, at);
+        Vectors<at.count> sum = {}, square = {};
+        over_vectors(
+            row, row_end, c, at, [&](int i, int64_t offset) __attribute__((always_inline)) {
+              const Lanes d = load(x + offset, at.lanes) - p[i];
+              sum[i] += d;
+              square[i] += d * d;
+            });
+        add_to(sums, at, sum);
+        add_to(sums + c, at, square);
+      });
 }
 
 CHANAS_CLONES void scale_activate_task(int64_t begin, int64_t end, int c, const float* x,
@@ -89,21 +106,16 @@ CHANAS_CLONES void scale_activate_task(int64_t begin, int64_t end, int c, const 
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
         over_tiles(
-            begin, end, c,
-            [&](auto count, int64_t row, int64_t row_end, int first,
-                int lanes) __attribute__((always_inline)) {
-              constexpr int kCount = decltype(count)::value;
-              const auto k = load_block<kCount>(scale + first, lanes);
-              const auto b = load_block<kCount>(shift + first, lanes);
-              for (int64_t r = row; r < row_end; ++r) {
-#pragma GCC unroll 4
-                for (int i = 0; i < kCount; ++i) {
-                  const int64_t at = r * c + first + i * kLanes;
-                  Lanes value = activate<decltype(a)::value>(load(x + at, lanes) * k.v[i] + b.v[i]);
-                  if (residual != nullptr) value += load(residual + at, lanes);
-                  store(y + at, value, lanes);
-                }
-              }
+            begin, end,
+            c, [&](auto at, int64_t row, int64_t row_end) __attribute__((always_inline)) {
+              const auto k = load_vectors(scale, at), b = load_vectors(shift, at);
+              over_vectors(
+                  row, row_end, c, at, [&](int i, int64_t offset) __attribute__((always_inline)) {
+                    const Lanes z = load(x + offset, at.lanes) * k[i] + b[i];
+                    Lanes value = activate<decltype(a)::value>(z);
+                    if (residual != nullptr) value += load(residual + offset, at.lanes);
+                    store(y + offset, value, at.lanes);
+                  });
             });
       });
 }
@@ -115,28 +127,21 @@ CHANAS_CLONES void backward_sums_task(int64_t begin, int64_t end, int c, const f
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
         over_tiles(
-            begin, end, c,
-            [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
-                __attribute__((always_inline)) {
-                  constexpr int kCount = decltype(count)::value;
-                  const auto k = load_block<kCount>(scale + first, lanes);
-                  const auto b = load_block<kCount>(shift + first, lanes);
-                  const auto m = load_block<kCount>(mean + first, lanes);
-                  Block<kCount> sum = {}, product = {};
-                  for (int64_t r = row; r < row_end; ++r) {
-#pragma GCC unroll 4
-                    for (int i = 0; i < kCount; ++i) {
-                      const int64_t at = r * c + first + i * kLanes;
-                      const Lanes v = load(x + at, lanes);
-                      const Lanes dz = activate_backward<decltype(a)::value>(v * k.v[i] + b.v[i],
-                                                                             load(dy + at, lanes));
-                      sum.v[i] += dz;
-                      product.v[i] += dz * (v - m.v[i]);
-                    }
-                  }
-                  add_to(sum, lanes, sums + first);
-                  add_to(product, lanes, sums + c + first);
-                });
+            begin, end,
+            c, [&](auto at, int64_t row, int64_t row_end) __attribute__((always_inline)) {
+              const auto k = load_vectors(scale, at), b = load_vectors(shift, at),
+                         m = load_vectors(mean, at);
+              Vectors<at.count> sum = {}, product = {};
+              over_vectors(
+                  row, row_end, c, at, [&](int i, int64_t offset) __attribute__((always_inline)) {
+                    const Lanes v = load(x + offset, at.lanes), d = load(dy + offset, at.lanes);
+                    const Lanes dz = activate_backward<decltype(a)::value>(v * k[i] + b[i], d);
+                    sum[i] += dz;
+                    product[i] += dz * (v - m[i]);
+                  });
+              add_to(sums, at, sum);
+              add_to(sums + c, at, product);
+            });
       });
 }
 
@@ -148,61 +153,44 @@ CHANAS_CLONES void backward_input_task(int64_t begin, int64_t end, int c, const 
   with_activation(
       act, [&](auto a) __attribute__((always_inline)) {
         over_tiles(
-            begin, end, c,
-            [&](auto count, int64_t row, int64_t row_end, int first, int lanes)
-                __attribute__((always_inline)) {
-                  constexpr int kCount = decltype(count)::value;
-                  const auto k = load_block<kCount>(scale + first, lanes);
-                  const auto b = load_block<kCount>(shift + first, lanes);
-                  const auto s = load_block<kCount>(slope + first, lanes);
-                  const auto o = load_block<kCount>(offset + first, lanes);
-                  const auto m = load_block<kCount>(mean + first, lanes);
-                  for (int64_t r = row; r < row_end; ++r) {
-#pragma GCC unroll 4
-                    for (int i = 0; i < kCount; ++i) {
-                      const int64_t at = r * c + first + i * kLanes;
-                      const Lanes v = load(x + at, lanes);
-                      const Lanes dz = activate_backward<decltype(a)::value>(v * k.v[i] + b.v[i],
-                                                                             load(dy + at, lanes));
-                      store(dx + at, k.v[i] * dz + (s.v[i] * (v - m.v[i]) + o.v[i]), lanes);
-                    }
-                  }
-                });
+            begin, end,
+            c, [&](auto at, int64_t row, int64_t row_end) __attribute__((always_inline)) {
+              const auto k = load_vectors(scale, at), b = load_vectors(shift, at),
+                         m = load_vectors(mean, at);
+              const auto s = load_vectors(slope, at), o = load_vectors(offset, at);
+              over_vectors(
+                  row, row_end, c, at, [&](int i, int64_t to) __attribute__((always_inline)) {
+                    const Lanes v = load(x + to, at.lanes), d = load(dy + to, at.lanes);
+                    const Lanes dz = activate_backward<decltype(a)::value>(v * k[i] + b[i], d);
+                    store(dx + to, k[i] * dz + (s[i] * (v - m[i]) + o[i]), at.lanes);
+                  });
+            });
       });
 }
 
 CHANAS_CLONES void image_scale_task(int area, int c, const float* x, const float* scale,
                                     const float* shift, float* y) {
   over_columns(
-      c, [&](auto count, int first, int lanes) __attribute__((always_inline)) {
-        constexpr int kCount = decltype(count)::value;
-        const auto k = load_block<kCount>(scale + first, lanes);
-        const auto b =
-            shift == nullptr ? Block<kCount>() : load_block<kCount>(shift + first, lanes);
-        for (int r = 0; r < area; ++r) {
-#pragma GCC unroll 4
-          for (int i = 0; i < kCount; ++i) {
-            const int64_t at = int64_t{r} * c + first + i * kLanes;
-            store(y + at, load(x + at, lanes) * k.v[i] + b.v[i], lanes);
-          }
-        }
+      c, [&](auto at) __attribute__((always_inline)) {
+        const auto k = load_vectors(scale, at);
+        const auto b = shift == nullptr ? Vectors<at.count>() : load_vectors(shift, at);
+        over_vectors(
+            0, area, c, at, [&](int i, int64_t offset) __attribute__((always_inline)) {
+              store(y + offset, load(x + offset, at.lanes) * k[i] + b[i], at.lanes);
+            });
       });
 }
 
 CHANAS_CLONES void image_dot_task(int area, int c, const float* a, const float* b, float* sum) {
   over_columns(
-      c, [&](auto count, int first, int lanes) __attribute__((always_inline)) {
-        constexpr int kCount = decltype(count)::value;
-        Block<kCount> total = {};
-        for (int r = 0; r < area; ++r) {
-#pragma GCC unroll 4
-          for (int i = 0; i < kCount; ++i) {
-            const int64_t at = int64_t{r} * c + first + i * kLanes;
-            const Lanes v = load(a + at, lanes);
-            total.v[i] += b == nullptr ? v : v * load(b + at, lanes);
-          }
-        }
-        for (int i = 0; i < kCount; ++i) store(sum + first + i * kLanes, total.v[i], lanes);
+      c, [&](auto at) __attribute__((always_inline)) {
+        Vectors<at.count> total = {};
+        over_vectors(
+            0, area, c, at, [&](int i, int64_t offset) __attribute__((always_inline)) {
+              const Lanes v = load(a + offset, at.lanes);
+              total[i] += b == nullptr ? v : v * load(b + offset, at.lanes);
+            });
+        for (int i = 0; i < at.count; ++i) store(sum + at.first + i * kLanes, total[i], at.lanes);
       });
 }
 

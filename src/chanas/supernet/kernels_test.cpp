@@ -113,6 +113,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, BatchNormTest,
                                          NormCase{2, 9, 40, Activation::kNone, true},
                                          NormCase{5, 3, 7, Activation::kRelu6, false},
                                          NormCase{130, 1, 72, Activation::kHSwish, false},
+                                         // Blocks of three vectors, and several of four.
+                                         NormCase{3, 5, 56, Activation::kHSwish, true},
+                                         NormCase{2, 7, 176, Activation::kRelu, true},
+                                         NormCase{2, 6, 200, Activation::kHSwish, false},
                                          NormCase{5, 1, 8, Activation::kNone, false}));
 
 TEST(NormDepthwiseTest, EqualsItsPartsBitForBit) {
@@ -143,10 +147,11 @@ TEST(NormDepthwiseTest, EqualsItsPartsBitForBit) {
 }
 
 TEST(SqueezeExciteTest, EqualsItsLayers) {
-  for (const Activation gate : {Activation::kSigmoid, Activation::kHSigmoid}) {
-    const torch::Tensor x = random_tensor({5, 4, 4, 24}, 1), dy = random_tensor({5, 4, 4, 24}, 6);
-    const std::vector<torch::Tensor> weights = {random_tensor({8, 24}, 2), random_tensor({8}, 3),
-                                                random_tensor({24, 8}, 4), random_tensor({24}, 5)};
+  for (const auto& [gate, c] :
+       {std::pair(Activation::kSigmoid, 24), std::pair(Activation::kHSigmoid, 184)}) {
+    const torch::Tensor x = random_tensor({5, 4, 4, c}, 1), dy = random_tensor({5, 4, 4, c}, 6);
+    const std::vector<torch::Tensor> weights = {random_tensor({8, c}, 2), random_tensor({8}, 3),
+                                                random_tensor({c, 8}, 4), random_tensor({c}, 5)};
     std::vector<torch::Tensor> a, b;
     for (const torch::Tensor& w : weights) {
       a.push_back(leaf(w));
@@ -156,7 +161,7 @@ TEST(SqueezeExciteTest, EqualsItsLayers) {
     const torch::Tensor y1 = squeeze_excite(x1, a[0], a[1], a[2], a[3], gate);
     const torch::Tensor hidden = torch::relu(torch::linear(x2.mean({1, 2}), b[0], b[1]));
     const torch::Tensor g = activate(torch::linear(hidden, b[2], b[3]), gate);
-    const torch::Tensor y2 = x2 * g.view({5, 1, 1, 24});
+    const torch::Tensor y2 = x2 * g.view({5, 1, 1, c});
     EXPECT_LT(difference(y1, y2), 1e-5);
     y1.backward(dy);
     y2.backward(dy);
